@@ -1,0 +1,1 @@
+"""The protocol, sans-I/O: `now` and randomness are arguments, bytes and events come out."""

@@ -1,0 +1,187 @@
+"""The endpoint: all sessions of one user of kaudp, and the one way in and out of the core.
+
+Spec: sections 2, 4 and 12.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from random import Random
+
+from kaudp.config import Config
+from kaudp.core.handshake import Embryo, Entropy, Identity, open_init
+from kaudp.core.paths import Address
+from kaudp.core.session import Context, Session, own_parameters
+from kaudp.errors import DropReason, KeyFormatError, Refused
+from kaudp.events import Event
+from kaudp.wire import codec
+from kaudp.wire.grammar import FrameType
+from kaudp.wire.keys import KeySource, PresharedKey, key_lookup
+
+AcceptHook = Callable[[bytes, Address], bool]
+
+
+class Endpoint:
+    """The sans-I/O core. `now` is an int of ns; `addr` is any hashable value.
+
+    `keys` is a `PresharedKey`, a mapping of key id to key, or a callable such as a `MasterKey`.
+    `rng` draws jitter; `entropy(n)` gives n secret bytes, `os.urandom` in production. `accept`
+    is True, False, or a hook (key id, addr) -> bool that is asked about each verified INIT.
+    After each verb: send what `datagrams_to_send` gives, read `next_event` until None, and call
+    `handle_timer` at `next_timer`. Same arguments, same bytes.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        keys: KeySource,
+        rng: Random,
+        entropy: Entropy,
+        accept: bool | AcceptHook = False,
+        instance_id: bytes | None = None,
+    ) -> None:
+        identity = Identity(instance_id or entropy(8), entropy(8), own_parameters(config))
+        self.counters: Counter[DropReason] = Counter()
+        self._context = Context(config, identity, rng, entropy)
+        self._keys = key_lookup(keys)
+        self._accept = accept
+
+    @property
+    def sessions(self) -> list[Session]:
+        """The established sessions that are not yet forgotten."""
+        return list(self._context.routes.sessions.values())
+
+    @property
+    def events_lost(self) -> Counter[str]:
+        """How many events gave way to newer ones, by kind. Spec: KA-11-3."""
+        return self._context.outbox.events_lost
+
+    def connect(self, addr: Address, now: int, *, key_id: bytes) -> Session:
+        """Start a session with the peer at `addr` under the key with this id.
+
+        Raises `KeyFormatError` when the key source has no such key.
+        """
+        psk = self._keys(key_id)
+        if psk is None:
+            raise KeyFormatError(f"expected a key id of the key source, got {key_id.hex()}")
+        session = Session(self._context, psk, addr, now, initiator=True)
+        session.begin(now)
+        return session
+
+    def receive_datagram(self, data: bytes, addr: Address, now: int) -> bool:
+        """Take a datagram in. True: a tag in it verified, it is consumed. False: not ours.
+
+        Raises nothing on account of `data`. Spec: KA-2-3, KA-2-4, KA-12-1.
+        """
+        try:
+            self._receive(data, addr, now)
+        except Refused as refused:
+            self.counters[refused.reason] += 1
+            return refused.consumed
+        return True
+
+    def handle_timer(self, now: int) -> None:
+        """Do what is due; harmless when nothing is."""
+        while session := self._context.queue.pop_due(now):
+            session.handle_timer(now)
+
+    def next_timer(self) -> int | None:
+        """Tell when to call `handle_timer` next, in ns; None: never. Only reads."""
+        return self._context.queue.next()
+
+    def datagrams_to_send(self) -> Iterator[tuple[bytes, Address]]:
+        """Take all (bytes, addr) that wait; what the socket refuses is dropped. KA-8.3-4."""
+        return self._context.outbox.datagrams()
+
+    def next_event(self) -> Event | None:
+        """Take the oldest event, None when there is none."""
+        return self._context.outbox.event()
+
+    def _receive(self, data: bytes, addr: Address, now: int) -> None:
+        frame_type = codec.classify(data)
+        if frame_type is FrameType.INIT:
+            self._receive_init(data, addr, now)
+        elif frame_type is FrameType.RESPONSE:
+            self._receive_response(data, now)
+        elif frame_type is FrameType.COOKIE:
+            raise Refused(DropReason.UNEXPECTED)
+        else:
+            self._receive_transport(data, addr, now)
+
+    def _receive_init(self, data: bytes, addr: Address, now: int) -> None:
+        """Answer a verified INIT and keep an embryo. Spec: KA-4.2-4, KA-4.2-5, KA-4.3-1."""
+        if self._accept is False:
+            raise Refused(DropReason.NOT_ACCEPTING)
+        context = self._context
+        psk = self._key(codec.parse_init_header(data).key_id)
+        header, payload, noise = open_init(psk, data)
+        if payload.epoch == context.identity.epoch:
+            raise Refused(DropReason.OWN_EPOCH, consumed=True)
+        embryo = context.routes.embryo_of_init(header.ephemeral, now)
+        if embryo is None:
+            self._check_admission(psk, payload.old_session_id, addr)
+            embryo = Embryo(
+                header, payload, noise, context.identity, context.entropy, addr, now, len(data)
+            )
+            context.routes.add_embryo(embryo)
+        context.outbox.send(embryo.response, addr)
+
+    def _check_admission(self, psk: PresharedKey, old_id: bytes, addr: Address) -> None:
+        if self._continued(psk.key_id, old_id) is None and self._context.routes.full(psk.key_id):
+            raise Refused(DropReason.SESSION_LIMIT, consumed=True)
+        if callable(self._accept) and not self._accept(psk.key_id, addr):
+            raise Refused(DropReason.REFUSED, consumed=True)
+
+    def _receive_response(self, data: bytes, now: int) -> None:
+        header = codec.parse_response_header(data)
+        session = self._context.routes.pending.get(header.receiver_session_id)
+        if session is None:
+            raise Refused(DropReason.UNKNOWN_SESSION)
+        session.receive_response(data, now)
+
+    def _receive_transport(self, data: bytes, addr: Address, now: int) -> None:
+        routes = self._context.routes
+        header = codec.parse_transport_header(data)
+        session = routes.sessions.get(header.receiver_session_id)
+        if session is not None:
+            session.receive_transport(header, data, addr, now)
+            return
+        routes.expire_embryos(now)
+        embryo = routes.embryos.get(header.receiver_session_id)
+        if embryo is not None:
+            self._promote(embryo, data, addr, now)
+            return
+        channel = routes.lingering(header.receiver_session_id, now)
+        if channel is None:
+            raise Refused(DropReason.UNKNOWN_SESSION)
+        channel.unseal(header, data)
+        raise Refused(DropReason.LINGERING, consumed=True)
+
+    def _promote(self, embryo: Embryo, data: bytes, addr: Address, now: int) -> None:
+        """Make a session of an embryo whose first frame verifies. Spec: KA-4.3-4, KA-4.3-5."""
+        header = codec.parse_transport_header(data)
+        body, newest = embryo.channel.accept(header, embryo.channel.unseal(header, data), now)
+        if header.type != FrameType.PROBE:
+            raise Refused(DropReason.UNEXPECTED, consumed=True)
+        context = self._context
+        session = self._continued(embryo.key_id, embryo.payload.old_session_id)
+        if session is None:
+            if context.routes.full(embryo.key_id):
+                raise Refused(DropReason.SESSION_LIMIT, consumed=True)
+            psk = self._key(embryo.key_id)
+            session = Session(context, psk, embryo.address, now, initiator=False)
+        context.routes.remove_embryo(embryo)
+        session.adopt(embryo, now)
+        session.receive_frame(header, body, addr, now, size=len(data), newest=newest)
+
+    def _continued(self, key_id: bytes, old_session_id: bytes) -> Session | None:
+        session = self._context.routes.sessions.get(old_session_id)
+        if session is None or session.key_id != key_id or not session.continuable:
+            return None
+        return session
+
+    def _key(self, key_id: bytes) -> PresharedKey:
+        psk = self._keys(key_id)
+        if psk is None:
+            raise Refused(DropReason.UNKNOWN_KEY)
+        return psk

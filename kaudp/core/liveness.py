@@ -1,0 +1,308 @@
+"""The judge of one session: the two facts, suspicion, the verdict and the way back.
+
+It decides on states and on when to judge next; it sends nothing. Times in ns.
+Spec: sections 6 and 7.
+"""
+
+from typing import Final
+
+from kaudp.config import Config
+from kaudp.core import cadence
+from kaudp.core.allowance import Allowance
+from kaudp.core.detectors import Detector
+from kaudp.core.rtt import ResponseTime
+from kaudp.core.states import Input, next_state
+from kaudp.core.suspicion import BLIND_PROBE_SPACING, ProbeBudget, Suspicion
+from kaudp.core.timers import Timer, TimerTable
+from kaudp.events import State
+from kaudp.units import MICROSECOND, MILLISECOND, SECOND, milliseconds
+from kaudp.wire.codec import Parameters
+
+LATE_TIMER: Final = 100 * MILLISECOND
+STALL_WINDOW: Final = 600 * SECOND
+JUDGEMENTS: Final = (Timer.OVERDUE, Timer.VERDICT)
+
+
+class Liveness:
+    """Knows what is known of the peer and what follows from it."""
+
+    def __init__(
+        self, config: Config, detector: Detector, timers: TimerTable, *, initiator: bool, now: int
+    ) -> None:
+        self.state = State.CONNECTING
+        self.peer_state = State.UP
+        self.response_time = ResponseTime()
+        self.interval = milliseconds(config.interval_ms)
+        self.rx_at = now
+        self.round_trip_at = now
+        self.suspicions = 0
+        self.stalls = 0
+        self._config = config
+        self._detector = detector
+        self._timers = timers
+        self._initiator = initiator
+        self._min_suspicion = milliseconds(config.min_suspicion_ms)
+        self._least_spacing = milliseconds(config.suspicion_interval_ms)
+        self._traffic_replaces_probes = False
+        self._budget = ProbeBudget(1, now)
+        self._stall_allowance = Allowance(STALL_WINDOW)
+        self._suspicion: Suspicion | None = None
+        self._judged_from = now
+        self._judge_not_before = now
+        self._suspended = False
+        self._awaited: int | None = None
+        self._last_probe = 0
+        self._last_probe_at = now
+        self._down_at = now
+        self._down_probes = 0
+        self._recovered = 0
+
+    @property
+    def pto(self) -> int:
+        """The probe timeout. Spec: KA-10.2-1."""
+        return self.response_time.pto
+
+    @property
+    def longest_wait(self) -> int:
+        """L: evidence older than this changes statistics only. Spec: section 7.2."""
+        wait = self._detector.longest_wait(self.judged_interval)
+        return max(wait, self.judged_interval + 2 * self.pto + self._min_suspicion)
+
+    @property
+    def judged_interval(self) -> int:
+        """T as judgements take it. Spec: KA-8.1-2."""
+        own = self._config.interval_ms if self._initiator else 0
+        return min(self.interval, milliseconds(max(self._config.max_peer_interval_ms, own)))
+
+    @property
+    def suspicion_probes(self) -> int:
+        """How many probes the present suspicion has sent, 0 without one."""
+        return self._suspicion.probes if self._suspicion else 0
+
+    @property
+    def traffic_replaces_probes(self) -> bool:
+        """Whether both sides report application traffic. Spec: KA-8.5-1."""
+        return self._traffic_replaces_probes
+
+    def agree(self, own: Parameters, peer: Parameters, now: int) -> None:
+        """Take over what the handshake told. Spec: KA-8.1-1, KA-7.4-2, KA-7.4-4, KA-8.5-1."""
+        wanted, allowed = (own, peer) if self._initiator else (peer, own)
+        self.interval = MICROSECOND * max(
+            wanted.desired_interval_us, allowed.min_receive_interval_us
+        )
+        self._least_spacing = max(
+            milliseconds(self._config.suspicion_interval_ms),
+            peer.suspicion_interval_us * MICROSECOND,
+        )
+        self._traffic_replaces_probes = bool(own.features & peer.features & 1)
+        self._budget = ProbeBudget(peer.suspicion_burst, now)
+
+    def jittered_interval(self, interval: int, r: int) -> int:
+        """J(interval, m, r) with the detector's m. Spec: section 8.2."""
+        return cadence.jittered(interval, self._detector.jitter_multiplier, r)
+
+    # What happened.
+
+    def established(self, round_trip_at: int, now: int) -> None:
+        """Take note of a completed handshake that began at `round_trip_at`. Spec: KA-8.2-2."""
+        self.rx_at = now
+        self.round_trip_at = round_trip_at
+        self._judged_from = now
+        self._awaited = None
+        self._enter(Input.ESTABLISHED)
+        self.rearm_overdue(now)
+
+    def probe_sent(self, packet_number: int, now: int) -> None:
+        """Take note of an own probe: it moves no fact. Spec: KA-7.1-1, KA-7.3-1."""
+        self._last_probe = packet_number
+        self._last_probe_at = now
+        if self._awaited is None:
+            self._awaited = now
+            self.rearm_overdue(now)
+
+    def heard(self, now: int) -> None:
+        """Move the rx fact. Spec: KA-7.1-2."""
+        self.rx_at = now
+        self.rearm_overdue(now)
+
+    def confirmed(self, packet_number: int, date: int, now: int) -> None:
+        """Move the round-trip fact by fresh evidence. Spec: KA-7.1-3, KA-7.2-3, KA-7.3-2."""
+        self.round_trip_at = max(self.round_trip_at, date)
+        if packet_number >= self._last_probe:
+            self._awaited = None
+        elif self._awaited is not None:
+            self._awaited = max(self._last_probe_at, now)
+        if self.state is State.DOWN:
+            self._count_recovery(date, now)
+        else:
+            self._enter(Input.CONFIRMED)
+        self.rearm_overdue(now)
+
+    def end(self, event: Input) -> None:
+        """End all judging, by CLOSE or EXPIRED."""
+        self._enter(event)
+        self._timers.clear()
+
+    # Judgements.
+
+    def rearm_overdue(self, now: int) -> None:
+        """Set when the peer will be overdue. Spec: KA-7.3-1 to KA-7.3-5."""
+        if self._suspended:
+            return
+        if self.state is State.UP:
+            at = self._overdue_in_up()
+        elif self.state is State.HALF_OPEN:
+            at = self._overdue_in_half_open()
+        else:
+            return
+        if at is None:
+            self._timers.disarm(Timer.OVERDUE)
+        else:
+            self._timers.arm(Timer.OVERDUE, max(at, now + 1, self._judge_not_before))
+
+    def suspect(self, now: int) -> None:
+        """Begin a suspicion; the caller probes at once. Spec: KA-7.4-1."""
+        heard_only = self.state is State.HALF_OPEN
+        base = max(self.rx_at if heard_only else self.round_trip_at, self._judged_from)
+        self._enter(Input.OVERDUE)
+        self._suspicion = Suspicion(now, base)
+        self.suspicions += 1
+
+    def suspicion_probe_sent(self, now: int) -> None:
+        """Set when the next suspicion probe and the verdict are due. Spec: KA-7.4-4."""
+        suspicion = self._suspicion
+        if suspicion is None:
+            return
+        suspicion.probes += 1
+        spacing = suspicion.spacing(self.spacing(), now)
+        if not self._budget.take(self.judged_interval, now):
+            spacing = max(spacing, self.interval)
+        self._timers.arm(Timer.SUSPICION_PROBE, now + spacing)
+        if self._timers.armed(Timer.VERDICT) is None:
+            verdict_at = suspicion.verdict_at(
+                self._detector, self.judged_interval, self._min_suspicion, self.pto, now
+            )
+            if verdict_at is not None:
+                self._timers.arm(Timer.VERDICT, verdict_at)
+
+    def spacing(self) -> int:
+        """Tell the least spacing of probes in suspicion. Spec: KA-7.4-2."""
+        smoothed = self.response_time.smoothed
+        return max(self._least_spacing, BLIND_PROBE_SPACING if smoothed is None else smoothed)
+
+    def may_hasten(self, now: int) -> bool:
+        """Take a probe from the budget for a hint. Spec: KA-9.2-3."""
+        return self._budget.take(self.judged_interval, now)
+
+    def judge(self, now: int) -> None:
+        """Pass the verdict. Spec: KA-7.5-2."""
+        if now - self.rx_at <= self.judged_interval + self.pto:
+            self._enter(Input.VERDICT_HALF_OPEN)
+            self.rearm_overdue(now)
+            return
+        self._enter(Input.VERDICT_DOWN)
+        self._down_at = now
+        self._down_probes = 0
+        self._recovered = 0
+
+    def excuse(self, timer: Timer, lateness: int, now: int) -> bool:
+        """Put a judgement off that came late because we did not run; the caller probes at once.
+
+        False: on time, or no allowance is left, so judge. Spec: KA-7.7-1 to KA-7.7-3.
+        """
+        if lateness <= LATE_TIMER:
+            return False
+        wait = self.longest_wait
+        charge = max(min(lateness, wait), self.pto)
+        granted = self._stall_allowance.grant(charge, wait, now)
+        if granted < self.pto:
+            return False
+        self.stalls += 1
+        self._shift_judgement(lateness if granted == charge else granted, now)
+        if self._awaited is not None:
+            self._awaited = now
+        self._judge_not_before = now + self.pto
+        at = self._judge_not_before
+        if self._suspicion is not None:
+            at = max(at, self._detector.deadline(self._suspicion.base, self.judged_interval))
+        self._timers.arm(timer, at)
+        return True
+
+    def suspend(self) -> None:
+        """Judge nothing until `resume`. Spec: KA-8.6-2."""
+        self._suspended = True
+        self._timers.disarm(*JUDGEMENTS, Timer.SUSPICION_PROBE)
+
+    def resume(self, now: int) -> None:
+        """Judge again, from now; the caller probes, or waits for the peer's probe."""
+        self._suspended = False
+        self._judged_from = now
+        self._awaited = None
+        if self.state is State.SUSPECT:
+            self._suspicion = Suspicion(now, now)
+        self.rearm_overdue(now)
+
+    # The cadence of probes.
+
+    def next_probe(self, planned: int, r: int, now: int) -> int | None:
+        """Tell when to probe after the probe of `planned`, None if that is not for this side.
+
+        Spec: KA-8.2-1, KA-7.3-4, KA-7.5-4, KA-7.6-1, KA-7.6-3.
+        """
+        if self.state is State.DOWN:
+            if self._recovered and now - self.round_trip_at <= self.interval:
+                return now + self.spacing()
+            self._recovered = 0
+            step = cadence.down_interval(self.interval, self._down_probes)
+            self._down_probes += 1
+            return cadence.rearmed(planned, self.jittered_interval(step, r), now)
+        if self.state is State.HALF_OPEN or (self.state is State.UP and self._initiator):
+            return cadence.rearmed(planned, self.jittered_interval(self.interval, r), now)
+        return None
+
+    def postponed_probe(self, r: int) -> int:
+        """Tell to when application traffic may put off the next probe. Spec: KA-8.5-2."""
+        return self._last_probe_at + self.jittered_interval(2 * self.interval, r)
+
+    def _overdue_in_up(self) -> int | None:
+        reply_at = None if self._awaited is None else self._awaited + self.pto
+        if self._initiator:
+            return reply_at
+        interval = self.judged_interval
+        lag = (4 if self._traffic_replaces_probes else 2) * interval
+        heard_at = max(self.rx_at, self._judged_from)
+        confirmed_at = max(self.round_trip_at, self._judged_from)
+        silent_at = min(heard_at + interval + self.pto, confirmed_at + lag + 2 * self.pto)
+        return silent_at if reply_at is None else min(reply_at, silent_at)
+
+    def _overdue_in_half_open(self) -> int:
+        intervals = cadence.DOWN_BACKOFF_MAX if self.peer_state is State.DOWN else 1
+        heard_at = max(self.rx_at, self._judged_from)
+        return heard_at + intervals * self.judged_interval + self.pto
+
+    def _count_recovery(self, date: int, now: int) -> None:
+        """Count evidence dated after the verdict. Spec: KA-7.6-2, KA-7.6-3."""
+        if date < self._down_at:
+            return
+        self._recovered += 1
+        self._down_probes = 0
+        if self._recovered >= self._config.up_confirmations:
+            self._enter(Input.RECOVERED)
+        elif self._recovered == 1:
+            self._timers.arm(Timer.PROBE, now + self.spacing())
+
+    def _shift_judgement(self, by: int, now: int) -> None:
+        """Do not count `by` as silence. Spec: KA-7.7-2."""
+        suspicion = self._suspicion
+        if suspicion is not None:
+            suspicion.base = min(now, suspicion.base + by)
+        else:
+            base = max(self.round_trip_at, self._judged_from)
+            self._judged_from = min(now, base + by)
+
+    def _enter(self, event: Input) -> None:
+        before = self.state
+        self.state = next_state(before, event)
+        if self.state is not before or event is Input.ESTABLISHED:
+            self._suspicion = None
+            self._timers.disarm(*JUDGEMENTS, Timer.SUSPICION_PROBE)

@@ -1,0 +1,50 @@
+"""What waits to leave the core: datagrams for the transport, events for the application."""
+
+from collections import Counter, deque
+from collections.abc import Iterator
+
+from kaudp.core.paths import Address
+from kaudp.events import Event
+
+
+class Outbox:
+    """Datagrams are taken at once; events are bounded and coalesce. Spec: KA-11-2, KA-11-3."""
+
+    __slots__ = ("_datagrams", "_events", "_max_events", "events_lost")
+
+    def __init__(self, max_events: int) -> None:
+        self._datagrams: list[tuple[bytes, Address]] = []
+        self._events: deque[Event] = deque()
+        self._max_events = max_events
+        self.events_lost: Counter[str] = Counter()
+
+    def send(self, datagram: bytes, address: Address) -> None:
+        """Hand a datagram to the transport."""
+        self._datagrams.append((datagram, address))
+
+    def datagrams(self) -> Iterator[tuple[bytes, Address]]:
+        """Take all datagrams."""
+        taken, self._datagrams = self._datagrams, []
+        return iter(taken)
+
+    def emit(self, event: Event) -> None:
+        """Queue an event; at the bound an older one gives way. Spec: KA-11-3."""
+        if len(self._events) >= self._max_events:
+            self._make_room(event)
+        self._events.append(event)
+
+    def event(self) -> Event | None:
+        """Take the oldest event."""
+        return self._events.popleft() if self._events else None
+
+    def _make_room(self, coming: Event) -> None:
+        lost = next(
+            (
+                event
+                for event in self._events
+                if event.session is coming.session and type(event) is type(coming)
+            ),
+            self._events[0],
+        )
+        self._events.remove(lost)
+        self.events_lost[type(lost).__name__] += 1

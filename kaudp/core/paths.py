@@ -1,0 +1,80 @@
+"""Addresses: what the peer looks like from here, and the move to a new one.
+
+An address is opaque but for (host, port, ...) tuples, whose canonical bytes go on the wire.
+Spec: section 9.
+"""
+
+import hashlib
+import ipaddress
+from collections.abc import Hashable
+from typing import Any
+
+from kaudp.wire.grammar import AddressFamily
+
+Address = Hashable
+
+
+def address_bytes(address: Address) -> bytes | None:
+    """Give the canonical bytes of a (host, port, ...) address, None for another kind.
+
+    An address that an adapter has wrapped offers its peer's part as `peer`. Spec: section 9.2.
+    """
+    peer: Any = getattr(address, "peer", address)
+    try:
+        host, port = peer[0], peer[1]
+        ip = ipaddress.ip_address(host.partition("%")[0])
+        port_bytes: bytes = port.to_bytes(2, "big")
+    except (TypeError, ValueError, IndexError, KeyError, AttributeError, OverflowError):
+        return None
+    if isinstance(ip, ipaddress.IPv6Address):
+        ip = ip.ipv4_mapped or ip
+    family = AddressFamily.IPV4 if ip.version == 4 else AddressFamily.IPV6
+    return bytes([family]) + port_bytes + ip.packed
+
+
+def address_from_bytes(canonical: bytes) -> tuple[str, int]:
+    """Give (host, port) of canonical bytes."""
+    return str(ipaddress.ip_address(canonical[3:])), int.from_bytes(canonical[1:3], "big")
+
+
+def address_hash(receiver_session_id: bytes, address: Address) -> int:
+    """Give the 32-bit hash by which the receiver notices that its address changed."""
+    canonical = address_bytes(address) or repr(address).encode()
+    return int.from_bytes(hashlib.sha256(receiver_session_id + canonical).digest()[:4], "big")
+
+
+class PeerPath:
+    """Where the peer is, and where it may be moving to. Spec: KA-9.1-2.
+
+    Nothing but replies, none longer than its request, ever goes to a candidate (KA-9.1-3).
+    """
+
+    __slots__ = ("_candidate", "_first_sent", "address")
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self._candidate: Address | None = None
+        self._first_sent = 0
+
+    def sent(self, address: Address, packet_number: int) -> None:
+        """Take note of a frame sent."""
+        if address == self._candidate and not self._first_sent:
+            self._first_sent = packet_number
+
+    def received(self, address: Address, confirmed: int) -> bool:
+        """Take note of the newest frame so far; tell whether the session moves to its address.
+
+        `confirmed` is the highest own packet number that the peer has confirmed. It moves when
+        that is one which was sent to the candidate.
+        """
+        if address == self.address:
+            self._candidate = None
+            return False
+        if address != self._candidate:
+            self._candidate = address
+            self._first_sent = 0
+        if not self._first_sent or confirmed < self._first_sent:
+            return False
+        self.address = address
+        self._candidate = None
+        return True

@@ -1,0 +1,96 @@
+"""Which session, embryo or closed session a datagram belongs to, and the bounds on them.
+
+Spec: KA-4.3-3, KA-5.3-1, KA-9.1-1, KA-11-2.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from typing import TYPE_CHECKING, Final
+
+from kaudp.config import Config
+from kaudp.core.channel import Channel
+from kaudp.core.handshake import EMBRYO_LIFETIME, Embryo
+from kaudp.units import SECOND
+
+if TYPE_CHECKING:
+    from kaudp.core.session import Session
+
+LINGER: Final = 30 * SECOND
+
+
+class Routes:
+    """Look-ups by session id; embryos and lingering channels expire by themselves."""
+
+    __slots__ = (
+        "_config",
+        "_embryos_by_identifier",
+        "_lingering",
+        "embryos",
+        "pending",
+        "per_key",
+        "sessions",
+    )
+
+    def __init__(self, config: Config) -> None:
+        self.sessions: dict[bytes, Session] = {}
+        self.pending: dict[bytes, Session] = {}
+        self.embryos: OrderedDict[bytes, Embryo] = OrderedDict()
+        self.per_key: Counter[bytes] = Counter()
+        self._embryos_by_identifier: dict[bytes, Embryo] = {}
+        self._lingering: OrderedDict[bytes, tuple[int, Channel]] = OrderedDict()
+        self._config = config
+
+    def add_session(self, session: Session) -> None:
+        """Count a new session against its key's limit."""
+        self.per_key[session.key_id] += 1
+
+    def full(self, key_id: bytes) -> bool:
+        """Tell whether no further session of this key is allowed."""
+        return (
+            self.per_key.total() >= self._config.max_sessions
+            or self.per_key[key_id] >= self._config.max_sessions_per_key
+        )
+
+    def remove_session(self, session: Session) -> None:
+        """Take a session out of the count."""
+        self.per_key[session.key_id] -= 1
+        if not self.per_key[session.key_id]:
+            del self.per_key[session.key_id]
+
+    def linger(self, channel: Channel, now: int) -> None:
+        """Let a channel that is no longer used consume what still arrives."""
+        self.sessions.pop(channel.local_id, None)
+        self._lingering[channel.local_id] = (now + LINGER, channel)
+
+    def lingering(self, session_id: bytes, now: int) -> Channel | None:
+        """Find a channel that is no longer used."""
+        while self._lingering and next(iter(self._lingering.values()))[0] <= now:
+            self._lingering.popitem(last=False)
+        entry = self._lingering.get(session_id)
+        return entry[1] if entry else None
+
+    def embryo_of_init(self, identifier: bytes, now: int) -> Embryo | None:
+        """Find the embryo that an INIT seen again made."""
+        self.expire_embryos(now)
+        return self._embryos_by_identifier.get(identifier)
+
+    def add_embryo(self, embryo: Embryo) -> None:
+        """Keep an embryo; the oldest gives way."""
+        if len(self.embryos) >= self._config.max_embryos:
+            self.remove_embryo(next(iter(self.embryos.values())))
+        self.embryos[embryo.channel.local_id] = embryo
+        self._embryos_by_identifier[embryo.identifier] = embryo
+
+    def remove_embryo(self, embryo: Embryo) -> None:
+        """Forget an embryo."""
+        del self.embryos[embryo.channel.local_id]
+        del self._embryos_by_identifier[embryo.identifier]
+
+    def expire_embryos(self, now: int) -> None:
+        """Forget embryos whose time is over."""
+        while self.embryos:
+            oldest = next(iter(self.embryos.values()))
+            if oldest.answered > now - EMBRYO_LIFETIME:
+                return
+            self.remove_embryo(oldest)

@@ -1,0 +1,719 @@
+"""One heartbeat session: frames in, frames out, and the timers between.
+
+What the frames mean for the peer's life is judged in `liveness`; how they look in `channel`.
+Spec: sections 4 to 10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Final
+
+from kaudp.config import Config
+from kaudp.core import cadence
+from kaudp.core.channel import Channel, Evidence, Said
+from kaudp.core.detectors import detector_for
+from kaudp.core.handshake import (
+    HANDSHAKE_LIFETIME,
+    HANDSHAKE_RETRY_INITIAL,
+    HANDSHAKE_RETRY_MAX,
+    NO_SESSION,
+    Attempt,
+    Embryo,
+    Entropy,
+    Identity,
+)
+from kaudp.core.liveness import Liveness
+from kaudp.core.outbox import Outbox
+from kaudp.core.paths import Address, PeerPath, address_bytes, address_from_bytes, address_hash
+from kaudp.core.pause import Pause
+from kaudp.core.routes import Routes
+from kaudp.core.rtt import RoundTripTimes
+from kaudp.core.states import Input
+from kaudp.core.stats import DirectionCounts, Stats
+from kaudp.core.suspicion import MIN_UNANSWERED
+from kaudp.core.timers import Timer, TimerQueue, TimerTable
+from kaudp.errors import DropReason, Refused, SessionStateError
+from kaudp.events import (
+    CloseReason,
+    ConnectFailed,
+    DownReason,
+    OwnAddressChanged,
+    PeerAddressChanged,
+    PeerPaused,
+    PeerRestarted,
+    RoundTrip,
+    SessionClosed,
+    SessionDown,
+    SessionHalfOpen,
+    SessionSuspect,
+    SessionUp,
+    State,
+)
+from kaudp.units import MAX_UINT32, MILLISECOND, milliseconds
+from kaudp.wire import codec
+from kaudp.wire.codec import NO_OPTIONS, Body, Options, Parameters, TransportHeader
+from kaudp.wire.grammar import FrameType
+from kaudp.wire.keys import PresharedKey
+
+CLOSE_TRANSMISSIONS: Final = 3
+OPTION_HEADER_BYTES: Final = 2
+ADDRESS_OPTION_BYTES: Final = OPTION_HEADER_BYTES + 19
+
+_DIAGNOSTICS: Final = {State.DOWN: 1, State.HALF_OPEN: 2}
+
+
+class Context:
+    """What the sessions of one endpoint share."""
+
+    __slots__ = ("config", "entropy", "identity", "outbox", "queue", "rng", "routes")
+
+    def __init__(self, config: Config, identity: Identity, rng: Random, entropy: Entropy) -> None:
+        self.config = config
+        self.identity = identity
+        self.rng = rng
+        self.entropy = entropy
+        self.outbox = Outbox(config.max_events)
+        self.routes = Routes(config)
+        self.queue: TimerQueue[Session] = TimerQueue()
+
+    def draw(self) -> int:
+        """Draw a uniform 32-bit integer for jitter."""
+        return self.rng.getrandbits(32)
+
+
+class Session:
+    """The relation to one peer. Made by `Endpoint.connect`, or by a peer that connected.
+
+    All times are integer nanoseconds on the scale of the driver's `now`.
+    """
+
+    def __init__(
+        self, context: Context, psk: PresharedKey, address: Address, now: int, *, initiator: bool
+    ) -> None:
+        self.key_id = psk.key_id
+        self.initiator = initiator
+        self.timers = TimerTable()
+        self.queued_at: int | None = None
+        self.own_address: tuple[str, int] | None = None
+        self._context = context
+        self._psk = psk
+        self._path = PeerPath(address)
+        self._liveness = Liveness(
+            context.config, detector_for(context.config), self.timers, initiator=initiator, now=now
+        )
+        self._pause = Pause(context.config, now)
+        self._rtts = RoundTripTimes()
+        self._channel: Channel | None = None
+        self._attempt: Attempt | None = None
+        self._retry = HANDSHAKE_RETRY_INITIAL
+        self._control_spacing = 0
+        self._peer_epoch = b""
+        self._own_hash: int | None = None
+        self._address_query = 0
+        self._address_hash = 0
+        self._diagnostic = 0
+        self._closing = 0
+        self._close_reason = 0
+        self._finished = False
+        self._sent = 0
+        self._unreachable = False
+        self._handshakes = 0
+        self._retired_out = DirectionCounts()
+        self._retired_in = DirectionCounts()
+        context.routes.add_session(self)
+
+    def __repr__(self) -> str:
+        role = "initiator" if self.initiator else "responder"
+        return f"<Session {role} {self.state.name} peer={self.address}>"
+
+    # What the application sees and says.
+
+    @property
+    def state(self) -> State:
+        """The present state. Spec: section 6.1."""
+        return self._liveness.state
+
+    @property
+    def address(self) -> Address:
+        """Where the peer is."""
+        return self._path.address
+
+    @property
+    def continuable(self) -> bool:
+        """Whether a handshake of the peer may give this session new keys. Spec: KA-4.3-5."""
+        return not self.initiator and self.state is not State.CLOSED
+
+    @property
+    def stats(self) -> Stats:
+        """What was measured so far."""
+        live = self._liveness
+        out, home = self._direction_counts()
+        return Stats(
+            state=live.state,
+            peer_state=live.peer_state,
+            interval=live.interval,
+            probe_timeout=live.pto,
+            sent=self._sent,
+            received=home.arrived,
+            lost_out=out.lost,
+            lost_in=home.lost,
+            loss_out=out.loss,
+            loss_in=home.loss,
+            round_trips=self._rtts.count,
+            rtt_latest=self._rtts.latest,
+            rtt_min=self._rtts.least,
+            rtt_mean=self._rtts.mean,
+            rtt_max=self._rtts.greatest,
+            rtt_smoothed=live.response_time.smoothed,
+            jitter=self._rtts.jitter,
+            suspicions=live.suspicions,
+            stalls=live.stalls,
+            handshakes=self._handshakes,
+            rx_at=live.rx_at,
+            round_trip_at=live.round_trip_at,
+        )
+
+    def close(self, now: int, reason: CloseReason | int = CloseReason.NORMAL) -> None:
+        """End the session and tell the peer; closing twice does nothing. Spec: KA-6.4-1.
+
+        `reason` is a `CloseReason` or an int of the application's own, 0x8000 to 0xFFFF.
+        """
+        if not (isinstance(reason, CloseReason) or 0x8000 <= reason <= 0xFFFF):
+            raise SessionStateError(
+                f"expected a CloseReason or 0x8000 to 0xFFFF as reason, got {reason!r}"
+            )
+        if self.state is State.CLOSED:
+            return
+        self._end(Input.CLOSE)
+        self._context.outbox.emit(SessionClosed(self, now, reason, by_peer=False))
+        if self._channel is None:
+            self._finish(now)
+            return
+        self._close_reason = int(reason)
+        self._transmit_close(now)
+        self._scheduled()
+
+    def pause(self, duration: int, now: int) -> None:
+        """Ask the peer to expect nothing for `duration` ns; 0 ends a pause. Spec: KA-8.6-1.
+
+        NAT keep-alive goes on. Raises `SessionStateError` before the first UP and after the end.
+        """
+        if duration < 0:
+            raise SessionStateError(f"expected a pause of 0 ns or more, got {duration}")
+        if self._channel is None or self.state is State.CLOSED:
+            raise SessionStateError(f"expected an established session, it is {self.state.name}")
+        self._pause.begin(duration, now)
+        self._control_spacing = self._liveness.pto
+        self._hold_judgement(now)
+        self._control_due(now, now)
+        self._scheduled()
+
+    def note_application_received(self, now: int) -> None:
+        """Report that authenticated application traffic came from the peer. Spec: KA-8.5-1."""
+        if self._liveness.traffic_replaces_probes and self.state is not State.CLOSED:
+            self._liveness.heard(now)
+            self._scheduled()
+
+    def note_application_sent(self, now: int) -> None:
+        """Report that application traffic went to the peer: it may replace a probe. KA-8.5-2."""
+        live = self._liveness
+        if live.traffic_replaces_probes and self.initiator and self.state is State.UP:
+            at = live.postponed_probe(self._context.draw())
+            self.timers.arm(Timer.PROBE, max(at, now + 1))
+            self._scheduled()
+
+    def note_unreachable(self, now: int) -> None:
+        """Report an ICMP error: a hint that hastens the next probe, no more. Spec: KA-9.2-3."""
+        self._unreachable = True
+        planned = self.timers.armed(Timer.PROBE)
+        if self.state is State.UP and planned is not None and self._liveness.may_hasten(now):
+            self.timers.arm(Timer.PROBE, min(planned, now + self._liveness.spacing()))
+            self._scheduled()
+
+    def redirect(self, address: Address, now: int) -> None:
+        """Go on at another address of the peer, such as a name's new one; probes start there."""
+        self._move(address)
+        if self._attempt is not None or self._channel is None:
+            self._begin_attempt(now)
+        self._scheduled()
+
+    # Frames in.
+
+    def begin(self, now: int) -> None:
+        """Start the first handshake. Spec: KA-4.2-2, KA-4.2-3."""
+        timeout = self._context.config.connect_timeout_ms
+        if timeout is not None:
+            self.timers.arm(Timer.EXPIRY, now + milliseconds(timeout))
+        self._begin_attempt(now)
+        self._scheduled()
+
+    def adopt(self, embryo: Embryo, now: int) -> None:
+        """Take an embryo's keys, as a new session or to go on with new ones. KA-4.3-4, -5."""
+        previous = self._path.address
+        self._path = PeerPath(embryo.address)
+        self._establish(
+            embryo.channel, embryo.payload.epoch, embryo.payload.parameters, embryo.answered, now
+        )
+        if previous != embryo.address:
+            self._context.outbox.emit(PeerAddressChanged(self, now, previous, embryo.address))
+
+    def receive_response(self, data: bytes, now: int) -> None:
+        """Complete the handshake under way, or raise `Refused`. Spec: KA-8.2-2."""
+        attempt = self._attempt
+        if attempt is None:
+            raise Refused(DropReason.UNEXPECTED)
+        payload, channel = attempt.complete(data, now)
+        if attempt.transmissions == 1:
+            self._liveness.response_time.sample(now - attempt.started)
+        self._path = PeerPath(self._path.address)
+        if payload.options.address_seen is not None:
+            self.own_address = address_from_bytes(payload.options.address_seen)
+        self._establish(channel, payload.epoch, payload.parameters, attempt.started, now)
+        self._probe(now)
+        self.timers.arm(
+            Timer.PROBE, now + cadence.spread(self._liveness.interval, self._context.draw())
+        )
+        self._scheduled()
+
+    def receive_transport(
+        self, header: TransportHeader, data: bytes, address: Address, now: int
+    ) -> None:
+        """Open a frame under the keys in use, or raise `Refused`."""
+        channel = self._require_channel()
+        body, newest = channel.accept(header, channel.unseal(header, data), now)
+        self.receive_frame(header, body, address, now, size=len(data), newest=newest)
+
+    def receive_frame(
+        self,
+        header: TransportHeader,
+        body: Body,
+        address: Address,
+        now: int,
+        *,
+        size: int,
+        newest: bool,
+    ) -> None:
+        """Do what an accepted frame says: learn, judge, answer."""
+        if self.state is State.CLOSED:
+            self._receive_after_close(header, body, now)
+            return
+        before = self.state
+        evidence = self._require_channel().evidence(header.type, body, now)
+        self._weigh(header, evidence, now)
+        if newest:
+            self._learn_peer(body, address, now)
+        self._report(before, now)
+        if header.type == FrameType.PROBE:
+            self._reply(address, size - codec.STEADY_FRAME_BYTES, now)
+        elif header.type == FrameType.CLOSE:
+            self._receive_close(body, address, now)
+        self._scheduled()
+
+    # Timers.
+
+    def handle_timer(self, now: int) -> None:
+        """Do all that is due. Spec: KA-7.7-1, KA-8.2-3."""
+        while due := self.timers.pop_due(now):
+            timer, planned = due
+            _TIMER_HANDLERS[timer](self, planned, now)
+        self._scheduled()
+
+    def _probe_due(self, planned: int, now: int) -> None:
+        if self._pause.until > now:
+            return
+        at = self._liveness.next_probe(planned, self._context.draw(), now)
+        if at is None:
+            return
+        self.timers.arm(Timer.PROBE, at)
+        self._probe(now)
+
+    def _overdue_due(self, planned: int, now: int) -> None:
+        if self._liveness.excuse(Timer.OVERDUE, now - planned, now):
+            self._probe(now)
+            return
+        before = self.state
+        self._liveness.suspect(now)
+        self._report(before, now)
+        self._suspicion_probe_due(now, now)
+
+    def _suspicion_probe_due(self, planned: int, now: int) -> None:
+        self._probe(now)
+        self._liveness.suspicion_probe_sent(now)
+        if self.initiator and self._liveness.suspicion_probes == MIN_UNANSWERED:
+            self._begin_attempt(now)
+
+    def _verdict_due(self, planned: int, now: int) -> None:
+        if self._liveness.excuse(Timer.VERDICT, now - planned, now):
+            self._probe(now)
+            return
+        before = self.state
+        self._liveness.judge(now)
+        self._report(before, now)
+
+    def _nat_keepalive_due(self, planned: int, now: int) -> None:
+        self._probe(now)
+
+    def _handshake_due(self, planned: int, now: int) -> None:
+        attempt = self._attempt
+        if attempt is None:
+            return
+        if now - attempt.started >= HANDSHAKE_LIFETIME:
+            self._begin_attempt(now)
+            return
+        self._retry = min(2 * self._retry, HANDSHAKE_RETRY_MAX)
+        self._transmit_init(attempt, planned, now)
+
+    def _control_due(self, planned: int, now: int) -> None:
+        if self._pause.pending and self._channel is not None:
+            self._probe(now)
+            self.timers.arm(Timer.CONTROL, now + max(1, self._control_spacing))
+            self._control_spacing = min(2 * self._control_spacing, self._liveness.interval)
+
+    def _pause_end_due(self, planned: int, now: int) -> None:
+        if self._pause.until > now:
+            self.timers.arm(Timer.PAUSE_END, self._pause.until)
+            return
+        self._liveness.resume(now)
+        if self.state is State.SUSPECT:
+            self._suspicion_probe_due(now, now)
+        elif self.initiator:
+            self._rearm_probe(now)
+            self._probe(now)
+
+    def _expiry_due(self, planned: int, now: int) -> None:
+        before = self.state
+        self._end(Input.EXPIRED)
+        if before is State.CONNECTING:
+            self._context.outbox.emit(ConnectFailed(self, now, self._unreachable))
+        else:
+            self._context.outbox.emit(SessionClosed(self, now, CloseReason.EXPIRED, by_peer=False))
+        self._finish(now)
+
+    def _closing_due(self, planned: int, now: int) -> None:
+        if self._closing < CLOSE_TRANSMISSIONS:
+            self._transmit_close(now)
+        else:
+            self._finish(now)
+
+    # What frames in do.
+
+    def _weigh(self, header: TransportHeader, evidence: Evidence | None, now: int) -> None:
+        """Let a frame move the two facts. Spec: KA-7.1-2, KA-7.2-1, KA-7.2-2, KA-10.1-1."""
+        live = self._liveness
+        fresh = (
+            evidence is not None
+            and evidence.fresh_number
+            and now - evidence.date <= live.longest_wait
+        )
+        if evidence is not None and evidence.is_new and evidence.fresh_number:
+            self._learn_round_trip(evidence, now)
+            if fresh:
+                live.response_time.sample(evidence.response_time)
+        if fresh or header.type != FrameType.REPLY:
+            live.heard(now)
+        if evidence is not None and evidence.is_new and fresh:
+            self._unreachable = False
+            live.confirmed(evidence.packet_number, evidence.date, now)
+
+    def _learn_round_trip(self, evidence: Evidence, now: int) -> None:
+        if evidence.rtt is None:
+            return
+        self._rtts.sample(evidence.rtt)
+        if self._context.config.report_round_trips:
+            self._context.outbox.emit(RoundTrip(self, now, evidence.rtt))
+
+    def _learn_peer(self, body: Body, address: Address, now: int) -> None:
+        """Take over what the newest frame says of the peer and of its view of us."""
+        self._liveness.peer_state = State(body.state)
+        self._learn_peer_address(address, now)
+        self._learn_own_address(body, now)
+        self._pause.confirmed_by(body.control_ack)
+        honoured = self._pause.learn(body.control_version, body.options.pause_ms, now)
+        if honoured is not None:
+            self._hold_judgement(now)
+            self._context.outbox.emit(PeerPaused(self, now, honoured))
+
+    def _learn_peer_address(self, address: Address, now: int) -> None:
+        previous = self._path.address
+        if self._path.received(address, self._require_channel().confirmed):
+            self._move(address)
+            self._context.outbox.emit(PeerAddressChanged(self, now, previous, address))
+
+    def _learn_own_address(self, body: Body, now: int) -> None:
+        """Notice that the peer sees us elsewhere; ask where. Spec: KA-9.2-1, KA-9.2-2."""
+        if self._own_hash is None:
+            self._own_hash = body.address_hash
+        changed = body.address_hash != self._own_hash
+        self._own_hash = body.address_hash
+        if changed and not self.initiator:
+            self._report_own_address(None, now)
+        elif changed and not self._address_query:
+            room = ADDRESS_OPTION_BYTES - OPTION_HEADER_BYTES
+            self._probe(now, Options(pad=room))
+            self._address_query = self._require_channel().last_sent
+        elif self._address_query and body.highest_received >= self._address_query:
+            seen = body.options.address_seen
+            self._report_own_address(address_from_bytes(seen) if seen else None, now)
+            self._address_query = 0
+
+    def _report_own_address(self, address: tuple[str, int] | None, now: int) -> None:
+        previous, self.own_address = self.own_address, address
+        self._context.outbox.emit(OwnAddressChanged(self, now, previous, address))
+
+    def _receive_close(self, body: Body, address: Address, now: int) -> None:
+        """Confirm the peer's CLOSE and be closed. Spec: KA-6.4-2."""
+        self._end(Input.CLOSE)
+        self._send(FrameType.REPLY, NO_OPTIONS, address, now)
+        reason = _known_reason(body.options.close_reason or 0)
+        self._context.outbox.emit(SessionClosed(self, now, reason, by_peer=True))
+        self._finish(now)
+
+    def _receive_after_close(self, header: TransportHeader, body: Body, now: int) -> None:
+        """While our CLOSE is unconfirmed: look for the confirmation only. Spec: KA-6.4-1."""
+        if body.state == State.CLOSED or header.type == FrameType.CLOSE:
+            self._finish(now)
+            return
+        raise Refused(DropReason.LINGERING, consumed=True)
+
+    def _hold_judgement(self, now: int) -> None:
+        """Judge nothing until all pauses are over. Spec: KA-8.6-2, KA-8.6-4."""
+        self._liveness.suspend()
+        self.timers.arm(Timer.PAUSE_END, max(self._pause.until, now + 1))
+
+    # Frames out.
+
+    def _probe(self, now: int, options: Options = NO_OPTIONS) -> None:
+        if self._send(FrameType.PROBE, options, self._path.address, now):
+            self._liveness.probe_sent(self._require_channel().last_sent, now)
+            self._rearm_nat_keepalive(now)
+
+    def _reply(self, address: Address, room: int, now: int) -> None:
+        """Answer a PROBE with what fits into its length. Spec: KA-8.3-1 to KA-8.3-3."""
+        options = NO_OPTIONS
+        pause_ms = self._pause.remaining_ms(now)
+        if pause_ms is not None and room >= OPTION_HEADER_BYTES + 4:
+            options = Options(pause_ms=pause_ms)
+        elif room >= ADDRESS_OPTION_BYTES:
+            options = Options(address_seen=address_bytes(address))
+        self._send(FrameType.REPLY, options, address, now)
+        self._rearm_nat_keepalive(now)
+
+    def _send(self, frame_type: FrameType, options: Options, address: Address, now: int) -> bool:
+        channel = self._require_channel()
+        if channel.exhausted:
+            self._close_exhausted(now)
+            return False
+        if (
+            frame_type == FrameType.PROBE
+            and (pause_ms := self._pause.remaining_ms(now)) is not None
+        ):
+            options = options._replace(pause_ms=pause_ms)
+        if not any(value is not None for value in options):
+            options = NO_OPTIONS
+        frame = channel.build(frame_type, self._said(address), now, options)
+        self._sent += 1
+        self._path.sent(address, channel.last_sent)
+        self._context.outbox.send(frame, address)
+        return True
+
+    def _said(self, address: Address) -> Said:
+        seen = self._address_hash if address == self._path.address else self._hash_of(address)
+        return Said(self.state, self._diagnostic, self._pause.version, self._pause.acked, seen)
+
+    def _hash_of(self, address: Address) -> int:
+        return address_hash(self._require_channel().remote_id, address)
+
+    def _transmit_close(self, now: int) -> None:
+        """Send CLOSE, and again one PTO later. Spec: KA-6.4-1."""
+        self._closing += 1
+        options = Options(close_reason=self._close_reason)
+        self._send(FrameType.CLOSE, options, self._path.address, now)
+        self.timers.arm(Timer.CLOSING, now + self._liveness.pto)
+
+    def _transmit_init(self, attempt: Attempt, planned: int, now: int) -> None:
+        """Send INIT, the same bytes at each retry. Spec: KA-4.2-1, KA-4.2-2."""
+        attempt.transmissions += 1
+        self._context.outbox.send(attempt.init, self._path.address)
+        step = cadence.jittered(self._retry, 2, self._context.draw())
+        self.timers.arm(Timer.HANDSHAKE, cadence.rearmed(planned, step, now))
+
+    # Changes of what the session is.
+
+    def _begin_attempt(self, now: int) -> None:
+        """Start a handshake that names the session so far. Spec: KA-4.2-1, KA-7.4-5."""
+        if self._attempt is None:
+            self._retry = HANDSHAKE_RETRY_INITIAL
+        self._drop_attempt()
+        old_id = self._channel.remote_id if self._channel else NO_SESSION
+        context = self._context
+        self._attempt = Attempt(self._psk, context.identity, old_id, context.entropy, now)
+        context.routes.pending[self._attempt.session_id] = self
+        self._transmit_init(self._attempt, now, now)
+
+    def _drop_attempt(self) -> None:
+        if self._attempt is not None:
+            del self._context.routes.pending[self._attempt.session_id]
+            self._attempt = None
+        self.timers.disarm(Timer.HANDSHAKE)
+
+    def _establish(
+        self, channel: Channel, epoch: bytes, peer: Parameters, round_trip_at: int, now: int
+    ) -> None:
+        """Go on under new keys. Spec: KA-7.4-6."""
+        before = self.state
+        self._retire_channel(now)
+        self._channel = channel
+        self._context.routes.sessions[channel.local_id] = self
+        self._address_hash = self._hash_of(self._path.address)
+        self._own_hash = None
+        self._address_query = 0
+        self._handshakes += 1
+        if self._peer_epoch not in (b"", epoch):
+            self._context.outbox.emit(PeerRestarted(self, now))
+        self._peer_epoch = epoch
+        self._liveness.agree(self._context.identity.parameters, peer, now)
+        self._liveness.established(round_trip_at, now)
+        self._report(before, now)
+
+    def _retire_channel(self, now: int) -> None:
+        if self._channel is None:
+            return
+        self._retired_out, self._retired_in = self._direction_counts()
+        self._context.routes.linger(self._channel, now)
+
+    def _direction_counts(self) -> tuple[DirectionCounts, DirectionCounts]:
+        out = DirectionCounts(self._retired_out.sent, self._retired_out.arrived)
+        home = DirectionCounts(self._retired_in.sent, self._retired_in.arrived)
+        if self._channel is not None:
+            out.add(self._channel.peer_highest, self._channel.peer_count)
+            home.add(self._channel.window.highest, self._channel.window.count)
+        return out, home
+
+    def _report(self, before: State, now: int) -> None:
+        """Tell the application of a change of state, and arm what goes with the new one."""
+        after = self.state
+        if after is before:
+            return
+        _ENTERED[after](self, before, now)
+
+    def _entered_up(self, before: State, now: int) -> None:
+        self._drop_attempt()
+        self.timers.disarm(Timer.EXPIRY)
+        self._diagnostic = 0
+        self._context.outbox.emit(SessionUp(self, now, before))
+        self._rearm_probe(now)
+
+    def _entered_suspect(self, before: State, now: int) -> None:
+        self._context.outbox.emit(SessionSuspect(self, now, before))
+
+    def _entered_half_open(self, before: State, now: int) -> None:
+        self._drop_attempt()
+        self._diagnostic = _DIAGNOSTICS[State.HALF_OPEN]
+        self._context.outbox.emit(SessionHalfOpen(self, now))
+        self._rearm_probe(now)
+
+    def _entered_down(self, before: State, now: int) -> None:
+        self._diagnostic = _DIAGNOSTICS[State.DOWN]
+        reason = DownReason.DETECTION_TIME_EXPIRED
+        if self._unreachable:
+            reason = DownReason.UNREACHABLE_REPORTED
+        self._context.outbox.emit(SessionDown(self, now, reason))
+        self._rearm_probe(now)
+        if not self.initiator:
+            retention = milliseconds(self._context.config.down_retention_ms)
+            self.timers.arm(Timer.EXPIRY, now + max(retention, 1))
+
+    def _rearm_probe(self, now: int) -> None:
+        at = self._liveness.next_probe(now, self._context.draw(), now)
+        if at is None:
+            self.timers.disarm(Timer.PROBE)
+        else:
+            self.timers.arm(Timer.PROBE, at)
+
+    def _rearm_nat_keepalive(self, now: int) -> None:
+        """Spec: KA-8.4-1."""
+        keepalive = self._context.config.nat_keepalive_ms
+        if keepalive is not None and self.state is not State.CLOSED:
+            step = cadence.jittered(milliseconds(keepalive), 2, self._context.draw())
+            self.timers.arm(Timer.NAT_KEEPALIVE, now + step)
+
+    def _move(self, address: Address) -> None:
+        self._path.address = address
+        if self._channel is not None:
+            self._address_hash = self._hash_of(address)
+
+    def _close_exhausted(self, now: int) -> None:
+        """No packet number is left, not even for CLOSE. Spec: KA-4.4-3."""
+        if self.state is State.CLOSED:
+            return
+        self._end(Input.CLOSE)
+        self._context.outbox.emit(
+            SessionClosed(self, now, CloseReason.KEY_EXHAUSTED, by_peer=False)
+        )
+        self._finish(now)
+
+    def _end(self, event: Input) -> None:
+        self._drop_attempt()
+        self._liveness.end(event)
+
+    def _finish(self, now: int) -> None:
+        """Forget the session; its key lingers. Spec: KA-5.3-1."""
+        if self._finished:
+            return
+        self._finished = True
+        if self._channel is not None:
+            self._context.routes.linger(self._channel, now)
+        self._context.routes.remove_session(self)
+
+    def _scheduled(self) -> None:
+        """Bring the endpoint's queue up to date: the last act of every verb."""
+        if self._finished:
+            self.timers.clear()
+        self._context.queue.update(self)
+
+    def _require_channel(self) -> Channel:
+        if self._channel is None:
+            raise SessionStateError("expected an established session, it is still CONNECTING")
+        return self._channel
+
+
+_TIMER_HANDLERS: Final[dict[Timer, Callable[[Session, int, int], None]]] = {
+    Timer.PROBE: Session._probe_due,
+    Timer.OVERDUE: Session._overdue_due,
+    Timer.SUSPICION_PROBE: Session._suspicion_probe_due,
+    Timer.VERDICT: Session._verdict_due,
+    Timer.NAT_KEEPALIVE: Session._nat_keepalive_due,
+    Timer.HANDSHAKE: Session._handshake_due,
+    Timer.CONTROL: Session._control_due,
+    Timer.PAUSE_END: Session._pause_end_due,
+    Timer.EXPIRY: Session._expiry_due,
+    Timer.CLOSING: Session._closing_due,
+}
+
+_ENTERED: Final[dict[State, Callable[[Session, State, int], None]]] = {
+    State.UP: Session._entered_up,
+    State.SUSPECT: Session._entered_suspect,
+    State.HALF_OPEN: Session._entered_half_open,
+    State.DOWN: Session._entered_down,
+}
+
+
+def _known_reason(value: int) -> CloseReason | int:
+    try:
+        return CloseReason(value)
+    except ValueError:
+        return value
+
+
+def own_parameters(config: Config) -> Parameters:
+    """Give what a configuration says in a handshake. Spec: KA-3.3-1."""
+    microseconds = MILLISECOND // 1000
+    return Parameters(
+        min(config.interval_ms * microseconds, MAX_UINT32),
+        min(config.min_receive_interval_ms * microseconds, MAX_UINT32),
+        min(config.suspicion_receive_interval_ms * microseconds, MAX_UINT32),
+        config.suspicion_receive_burst,
+        int(config.application_traffic),
+    )

@@ -1,0 +1,60 @@
+"""A snapshot of what a session has measured."""
+
+from dataclasses import dataclass
+
+from kaudp.events import State
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What a session knows of its path. Durations in ns; None where nothing is known yet.
+
+    Loss is cumulative, over what was sent up to the newest packet the receiver reported; "out" is
+    from here to the peer. Spec: section 10.
+    """
+
+    state: State
+    peer_state: State
+    interval: int
+    probe_timeout: int
+    sent: int
+    received: int
+    lost_out: int
+    lost_in: int
+    loss_out: float | None
+    loss_in: float | None
+    round_trips: int
+    rtt_latest: int | None
+    rtt_min: int | None
+    rtt_mean: int | None
+    rtt_max: int | None
+    rtt_smoothed: int | None
+    jitter: int
+    suspicions: int
+    stalls: int
+    handshakes: int
+    rx_at: int
+    round_trip_at: int
+
+
+@dataclass(slots=True)
+class DirectionCounts:
+    """Frames counted in one direction: how many were sent, and how many of those arrived."""
+
+    sent: int = 0
+    arrived: int = 0
+
+    def add(self, sent: int, arrived: int) -> None:
+        """Add what one channel counted."""
+        self.sent += sent
+        self.arrived += min(arrived, sent)
+
+    @property
+    def lost(self) -> int:
+        """How many did not arrive."""
+        return self.sent - self.arrived
+
+    @property
+    def loss(self) -> float | None:
+        """The part that did not arrive, 0 to 1."""
+        return self.lost / self.sent if self.sent else None

@@ -1,0 +1,70 @@
+"""Suspicion: the fast probing between a miss and a verdict, and the budget it draws from.
+
+Times in ns. Spec: section 7.4.
+"""
+
+from typing import Final
+
+from kaudp.core.detectors import Detector
+from kaudp.units import SECOND
+
+BLIND_PROBE_SPACING: Final = 3 * SECOND
+SUSPICION_PROBES_BEFORE_GROWTH: Final = 32
+SUSPICION_GROWTH_DIVISOR: Final = 8
+SUSPICION_BUDGET_MAX: Final = 64
+BUDGET_REFILL_PER_INTERVAL: Final = 2
+MIN_UNANSWERED: Final = 3
+
+
+class Suspicion:
+    """One suspicion: since when, measured from what, and the probes sent in it."""
+
+    __slots__ = ("base", "probes", "started")
+
+    def __init__(self, started: int, base: int) -> None:
+        self.started = started
+        self.base = base
+        self.probes = 0
+
+    def spacing(self, least: int, now: int) -> int:
+        """Tell the time to the next probe. Spec: KA-7.4-2, KA-7.4-3."""
+        if self.probes < SUSPICION_PROBES_BEFORE_GROWTH:
+            return least
+        return max(least, (now - self.started) // SUSPICION_GROWTH_DIVISOR)
+
+    def verdict_at(
+        self, detector: Detector, interval: int, min_suspicion: int, pto: int, now: int
+    ) -> int | None:
+        """Tell the earliest time of the verdict, None while too few probes were sent.
+
+        To be asked when a probe was sent just now. Spec: KA-7.5-1.
+        """
+        if self.probes < MIN_UNANSWERED:
+            return None
+        return max(detector.deadline(self.base, interval), self.started + min_suspicion, now + pto)
+
+
+class ProbeBudget:
+    """A bucket of suspicion probes: refills by 2 per interval. Spec: KA-7.4-4."""
+
+    __slots__ = ("_capacity", "_since", "_spent")
+
+    def __init__(self, burst: int, now: int) -> None:
+        self._capacity = min(burst, SUSPICION_BUDGET_MAX)
+        self._spent = 0
+        self._since = now
+
+    def take(self, interval: int, now: int) -> bool:
+        """Take one probe; False when the bucket is empty."""
+        step = max(1, interval // BUDGET_REFILL_PER_INTERVAL)
+        refilled = (now - self._since) // step
+        if refilled >= self._spent:
+            self._spent = 0
+            self._since = now
+        else:
+            self._spent -= refilled
+            self._since += refilled * step
+        if self._spent >= self._capacity:
+            return False
+        self._spent += 1
+        return True

@@ -1,0 +1,103 @@
+"""The timers of one session as a table, and the queue of all sessions' next deadlines."""
+
+import heapq
+from enum import IntEnum
+from typing import Generic, Protocol, TypeVar
+
+
+class Timer(IntEnum):
+    """What a session waits for."""
+
+    PROBE = 0
+    OVERDUE = 1
+    SUSPICION_PROBE = 2
+    VERDICT = 3
+    NAT_KEEPALIVE = 4
+    HANDSHAKE = 5
+    CONTROL = 6
+    PAUSE_END = 7
+    EXPIRY = 8
+    CLOSING = 9
+
+
+class TimerTable:
+    """At most one deadline for each timer, in ns."""
+
+    __slots__ = ("_deadlines",)
+
+    def __init__(self) -> None:
+        self._deadlines: dict[Timer, int] = {}
+
+    def arm(self, timer: Timer, at: int) -> None:
+        """Set, or set anew, one deadline."""
+        self._deadlines[timer] = at
+
+    def disarm(self, *timers: Timer) -> None:
+        """Forget deadlines."""
+        for timer in timers:
+            self._deadlines.pop(timer, None)
+
+    def clear(self) -> None:
+        """Forget all deadlines."""
+        self._deadlines.clear()
+
+    def armed(self, timer: Timer) -> int | None:
+        """Tell a deadline, None if there is none."""
+        return self._deadlines.get(timer)
+
+    def next(self) -> int | None:
+        """Tell the earliest deadline."""
+        return min(self._deadlines.values(), default=None)
+
+    def pop_due(self, now: int) -> tuple[Timer, int] | None:
+        """Take the earliest timer that is due, with its deadline."""
+        due = min(((at, timer) for timer, at in self._deadlines.items() if at <= now), default=None)
+        if due is None:
+            return None
+        del self._deadlines[due[1]]
+        return due[1], due[0]
+
+
+class Scheduled(Protocol):
+    """What the queue holds: `queued_at` belongs to the queue."""
+
+    timers: TimerTable
+    queued_at: int | None
+
+
+S = TypeVar("S", bound=Scheduled)
+
+
+class TimerQueue(Generic[S]):
+    """A heap with lazy deadlines: a later deadline moves no entry until the old one comes up.
+
+    So a heartbeat that only puts a deadline off costs no heap operation.
+    """
+
+    __slots__ = ("_heap", "_serial")
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, int, S]] = []
+        self._serial = 0
+
+    def update(self, item: S) -> None:
+        """Take note of the item's present earliest deadline."""
+        deadline = item.timers.next()
+        if deadline is None or (item.queued_at is not None and item.queued_at <= deadline):
+            return
+        item.queued_at = deadline
+        self._serial += 1
+        heapq.heappush(self._heap, (deadline, self._serial, item))
+
+    def next(self) -> int | None:
+        """Tell when to look again: never later than the earliest deadline, rarely earlier."""
+        return self._heap[0][0] if self._heap else None
+
+    def pop_due(self, now: int) -> S | None:
+        """Take an item whose entry has come up; the caller calls `update` afterwards."""
+        while self._heap and self._heap[0][0] <= now:
+            at, _, item = heapq.heappop(self._heap)
+            if item.queued_at == at:
+                item.queued_at = None
+                return item
+        return None

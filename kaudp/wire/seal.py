@@ -1,0 +1,50 @@
+"""Session keys and the tag of transport frames.
+
+Spec: sections 4.4 and 5.
+"""
+
+import hmac
+from typing import Final, NamedTuple
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from kaudp.errors import DropReason, Refused
+from kaudp.wire.codec import TRANSPORT_HEADER_BYTES
+from kaudp.wire.noise import Secrets
+
+_KEY_LABEL: Final = b"kaudp/1 key"
+
+
+class SessionKeys(NamedTuple):
+    """The two AEADs of a session, as seen from one side."""
+
+    sending: AESGCM
+    receiving: AESGCM
+
+
+def session_keys(secrets: Secrets, *, initiator: bool) -> SessionKeys:
+    """Derive a side's traffic keys of phase 0. Spec: section 4.4."""
+    outward = AESGCM(traffic_key(secrets.initiator_to_responder))
+    homeward = AESGCM(traffic_key(secrets.responder_to_initiator))
+    return SessionKeys(outward, homeward) if initiator else SessionKeys(homeward, outward)
+
+
+def traffic_key(secret: bytes) -> bytes:
+    """HKDF-Expand-SHA256 to one block: the traffic key of one direction, 32 bytes."""
+    return hmac.digest(secret, _KEY_LABEL + b"\x01", "sha256")
+
+
+def seal(aead: AESGCM, header: bytes, packet_number: int, plaintext: bytes) -> bytes:
+    """Give a whole transport frame. Spec: KA-4.4-1."""
+    return header + aead.encrypt(packet_number.to_bytes(12, "big"), plaintext, header)
+
+
+def unseal(aead: AESGCM, packet_number: int, data: bytes) -> bytes:
+    """Give the plaintext of a transport frame, or raise `Refused`. Spec: KA-2-3."""
+    header = data[:TRANSPORT_HEADER_BYTES]
+    sealed = data[TRANSPORT_HEADER_BYTES:]
+    try:
+        return aead.decrypt(packet_number.to_bytes(12, "big"), sealed, header)
+    except InvalidTag:
+        raise Refused(DropReason.BAD_TAG) from None
