@@ -1,0 +1,71 @@
+"""kaudp: authenticated heartbeats for UDP services.
+
+Keeps NAT bindings open and tells, quickly and truthfully, whether the peer is alive, on the
+application's own socket. The protocol is specified in spec/kaudp.md.
+"""
+
+from kaudp.config import Config, DetectorKind
+from kaudp.core.endpoint import Endpoint
+from kaudp.core.session import Session
+from kaudp.core.stats import Stats
+from kaudp.errors import ConfigError, DropReason, KaudpError, KeyFormatError, SessionStateError
+from kaudp.events import (
+    CloseReason,
+    ConnectFailed,
+    DownReason,
+    Event,
+    OwnAddressChanged,
+    PeerAddressChanged,
+    PeerPaused,
+    PeerRestarted,
+    RoundTrip,
+    SessionClosed,
+    SessionDown,
+    SessionHalfOpen,
+    SessionSuspect,
+    SessionUp,
+    State,
+)
+from kaudp.io.driver import Driver
+from kaudp.io.sockets import AddressError
+from kaudp.io.udp import Attachment, Connection, Server, attach, connect, serve
+from kaudp.wire.keys import KeySource, MasterKey, PresharedKey
+
+__all__ = [
+    "AddressError",
+    "Attachment",
+    "CloseReason",
+    "Config",
+    "ConfigError",
+    "ConnectFailed",
+    "Connection",
+    "DetectorKind",
+    "DownReason",
+    "Driver",
+    "DropReason",
+    "Endpoint",
+    "Event",
+    "KaudpError",
+    "KeyFormatError",
+    "KeySource",
+    "MasterKey",
+    "OwnAddressChanged",
+    "PeerAddressChanged",
+    "PeerPaused",
+    "PeerRestarted",
+    "PresharedKey",
+    "RoundTrip",
+    "Server",
+    "Session",
+    "SessionClosed",
+    "SessionDown",
+    "SessionHalfOpen",
+    "SessionStateError",
+    "SessionSuspect",
+    "SessionUp",
+    "State",
+    "Stats",
+    "attach",
+    "connect",
+    "serve",
+]

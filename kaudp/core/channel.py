@@ -16,7 +16,7 @@ from kaudp.wire.grammar import FrameType
 from kaudp.wire.seal import SessionKeys
 
 OLD_PACKET_AGE: Final = 1200 * SECOND
-PACKET_NUMBER_LIMIT: Final = 0xFFFF_FFFF
+PACKET_NUMBER_LIMIT: Final = 0xFFFF_FFF0
 
 
 class Evidence(NamedTuple):
@@ -83,7 +83,7 @@ class Channel:
 
     @property
     def exhausted(self) -> bool:
-        """Tell whether no packet number is left under these keys. Spec: KA-4.4-3."""
+        """Tell whether only CLOSE may still go out under these keys. Spec: KA-4.4-3."""
         return self.last_sent >= PACKET_NUMBER_LIMIT
 
     def build(
@@ -102,8 +102,8 @@ class Channel:
             self._microseconds(now) & MAX_UINT32,
             self._echo_time,
             min((now - self._arrival) // MICROSECOND, MAX_UINT32) if highest else 0,
-            highest & MAX_UINT32,
-            self.window.count & MAX_UINT32,
+            highest,
+            self.window.count,
             said.address_hash,
             options,
         )
@@ -117,10 +117,11 @@ class Channel:
     def accept(self, header: TransportHeader, plaintext: bytes, now: int) -> tuple[Body, bool]:
         """Check a frame whose tag has verified; give its body and whether it is the newest.
 
-        Raises `Refused`. Spec: KA-3.6-3, KA-3.7-2, KA-5.1-1.
+        Raises `Refused`. Spec: KA-3.6-3, KA-3.6-4, KA-3.7-2, KA-5.1-1.
         """
-        if not header.packet_number:
-            raise Refused(DropReason.MALFORMED, "packet number 0", consumed=True)
+        if not 1 <= header.packet_number <= MAX_UINT32:
+            detail = f"packet number {header.packet_number}"
+            raise Refused(DropReason.MALFORMED, detail, consumed=True)
         newest = self.window.accept(header.packet_number)
         if header.flags:
             raise Refused(DropReason.RESERVED_FLAG, f"{header.flags:#04x}", consumed=True)

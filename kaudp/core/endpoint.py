@@ -12,7 +12,7 @@ from kaudp.core.handshake import Embryo, Entropy, Identity, open_init
 from kaudp.core.paths import Address
 from kaudp.core.session import Context, Session, own_parameters
 from kaudp.errors import DropReason, KeyFormatError, Refused
-from kaudp.events import Event
+from kaudp.events import CloseReason, Event
 from kaudp.wire import codec
 from kaudp.wire.grammar import FrameType
 from kaudp.wire.keys import KeySource, PresharedKey, key_lookup
@@ -68,6 +68,16 @@ class Endpoint:
         session.begin(now)
         return session
 
+    def close(self, now: int, reason: CloseReason | int = CloseReason.SHUTDOWN) -> None:
+        """Close all sessions and tell their peers; `quiet` when they know or cannot be told."""
+        for session in [*self.sessions, *self._context.routes.pending.values()]:
+            session.close(now, reason)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether no session is left, not even one that waits for its CLOSE to be confirmed."""
+        return not self._context.routes.per_key
+
     def receive_datagram(self, data: bytes, addr: Address, now: int) -> bool:
         """Take a datagram in. True: a tag in it verified, it is consumed. False: not ours.
 
@@ -104,17 +114,17 @@ class Endpoint:
         elif frame_type is FrameType.RESPONSE:
             self._receive_response(data, now)
         elif frame_type is FrameType.COOKIE:
-            raise Refused(DropReason.UNEXPECTED)
+            raise Refused(DropReason.NOT_KAUDP, "cookies are for a later draft")
         else:
             self._receive_transport(data, addr, now)
 
     def _receive_init(self, data: bytes, addr: Address, now: int) -> None:
         """Answer a verified INIT and keep an embryo. Spec: KA-4.2-4, KA-4.2-5, KA-4.3-1."""
-        if self._accept is False:
-            raise Refused(DropReason.NOT_ACCEPTING)
         context = self._context
         psk = self._key(codec.parse_init_header(data).key_id)
         header, payload, noise = open_init(psk, data)
+        if self._accept is False:
+            raise Refused(DropReason.NOT_ACCEPTING, consumed=True)
         if payload.epoch == context.identity.epoch:
             raise Refused(DropReason.OWN_EPOCH, consumed=True)
         embryo = context.routes.embryo_of_init(header.ephemeral, now)
@@ -136,8 +146,17 @@ class Endpoint:
         header = codec.parse_response_header(data)
         session = self._context.routes.pending.get(header.receiver_session_id)
         if session is None:
-            raise Refused(DropReason.UNKNOWN_SESSION)
+            self._receive_response_again(header.receiver_session_id, data, now)
+            return
         session.receive_response(data, now)
+
+    def _receive_response_again(self, session_id: bytes, data: bytes, now: int) -> None:
+        """Consume a RESPONSE to a handshake that is no longer under way. Spec: KA-4.3-8."""
+        attempt = self._context.routes.spent_attempt(session_id, now)
+        if attempt is None:
+            raise Refused(DropReason.UNKNOWN_SESSION)
+        attempt.complete(data, now)
+        raise Refused(DropReason.UNEXPECTED, consumed=True)
 
     def _receive_transport(self, data: bytes, addr: Address, now: int) -> None:
         routes = self._context.routes

@@ -6,17 +6,44 @@ Spec: KA-4.3-3, KA-5.3-1, KA-9.1-1, KA-11-2.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from kaudp.config import Config
 from kaudp.core.channel import Channel
-from kaudp.core.handshake import EMBRYO_LIFETIME, Embryo
+from kaudp.core.handshake import EMBRYO_LIFETIME, Attempt, Embryo
 from kaudp.units import SECOND
 
 if TYPE_CHECKING:
     from kaudp.core.session import Session
 
 LINGER: Final = 30 * SECOND
+
+
+T = TypeVar("T")
+
+
+class Expiring(Generic[T]):
+    """What is kept for LINGER and then forgotten, by session id."""
+
+    __slots__ = ("_entries",)
+
+    def __init__(self) -> None:
+        self._entries: OrderedDict[bytes, tuple[int, T]] = OrderedDict()
+
+    def add(self, session_id: bytes, item: T, now: int) -> None:
+        """Keep an item from now on."""
+        self._expire(now)
+        self._entries[session_id] = (now + LINGER, item)
+
+    def find(self, session_id: bytes, now: int) -> T | None:
+        """Find an item whose time is not over."""
+        self._expire(now)
+        entry = self._entries.get(session_id)
+        return entry[1] if entry else None
+
+    def _expire(self, now: int) -> None:
+        while self._entries and next(iter(self._entries.values()))[0] <= now:
+            self._entries.popitem(last=False)
 
 
 class Routes:
@@ -26,6 +53,7 @@ class Routes:
         "_config",
         "_embryos_by_identifier",
         "_lingering",
+        "_spent_attempts",
         "embryos",
         "pending",
         "per_key",
@@ -38,7 +66,8 @@ class Routes:
         self.embryos: OrderedDict[bytes, Embryo] = OrderedDict()
         self.per_key: Counter[bytes] = Counter()
         self._embryos_by_identifier: dict[bytes, Embryo] = {}
-        self._lingering: OrderedDict[bytes, tuple[int, Channel]] = OrderedDict()
+        self._lingering: Expiring[Channel] = Expiring()
+        self._spent_attempts: Expiring[Attempt] = Expiring()
         self._config = config
 
     def add_session(self, session: Session) -> None:
@@ -59,16 +88,22 @@ class Routes:
             del self.per_key[session.key_id]
 
     def linger(self, channel: Channel, now: int) -> None:
-        """Let a channel that is no longer used consume what still arrives."""
+        """Let a channel that is no longer used consume what still arrives. Spec: KA-5.3-1."""
         self.sessions.pop(channel.local_id, None)
-        self._lingering[channel.local_id] = (now + LINGER, channel)
+        self._lingering.add(channel.local_id, channel, now)
 
     def lingering(self, session_id: bytes, now: int) -> Channel | None:
         """Find a channel that is no longer used."""
-        while self._lingering and next(iter(self._lingering.values()))[0] <= now:
-            self._lingering.popitem(last=False)
-        entry = self._lingering.get(session_id)
-        return entry[1] if entry else None
+        return self._lingering.find(session_id, now)
+
+    def spend(self, attempt: Attempt, now: int) -> None:
+        """Let a handshake that is no longer under way consume what still answers it. KA-4.3-8."""
+        del self.pending[attempt.session_id]
+        self._spent_attempts.add(attempt.session_id, attempt, now)
+
+    def spent_attempt(self, session_id: bytes, now: int) -> Attempt | None:
+        """Find a handshake that is no longer under way."""
+        return self._spent_attempts.find(session_id, now)
 
     def embryo_of_init(self, identifier: bytes, now: int) -> Embryo | None:
         """Find the embryo that an INIT seen again made."""

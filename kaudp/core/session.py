@@ -186,7 +186,7 @@ class Session:
             )
         if self.state is State.CLOSED:
             return
-        self._end(Input.CLOSE)
+        self._end(Input.CLOSE, now)
         self._context.outbox.emit(SessionClosed(self, now, reason, by_peer=False))
         if self._channel is None:
             self._finish(now)
@@ -268,8 +268,9 @@ class Session:
         if attempt.transmissions == 1:
             self._liveness.response_time.sample(now - attempt.started)
         self._path = PeerPath(self._path.address)
-        if payload.options.address_seen is not None:
-            self.own_address = address_from_bytes(payload.options.address_seen)
+        seen = payload.options.address_seen
+        if seen is not None:
+            self._learn_own_address_told(address_from_bytes(seen), now)
         self._establish(channel, payload.epoch, payload.parameters, attempt.started, now)
         self._probe(now)
         self.timers.arm(
@@ -384,7 +385,7 @@ class Session:
 
     def _expiry_due(self, planned: int, now: int) -> None:
         before = self.state
-        self._end(Input.EXPIRED)
+        self._end(Input.EXPIRED, now)
         if before is State.CONNECTING:
             self._context.outbox.emit(ConnectFailed(self, now, self._unreachable))
         else:
@@ -458,13 +459,19 @@ class Session:
             self._report_own_address(address_from_bytes(seen) if seen else None, now)
             self._address_query = 0
 
+    def _learn_own_address_told(self, address: tuple[str, int], now: int) -> None:
+        if self.own_address in (None, address):
+            self.own_address = address
+        else:
+            self._report_own_address(address, now)
+
     def _report_own_address(self, address: tuple[str, int] | None, now: int) -> None:
         previous, self.own_address = self.own_address, address
         self._context.outbox.emit(OwnAddressChanged(self, now, previous, address))
 
     def _receive_close(self, body: Body, address: Address, now: int) -> None:
         """Confirm the peer's CLOSE and be closed. Spec: KA-6.4-2."""
-        self._end(Input.CLOSE)
+        self._end(Input.CLOSE, now)
         self._send(FrameType.REPLY, NO_OPTIONS, address, now)
         reason = _known_reason(body.options.close_reason or 0)
         self._context.outbox.emit(SessionClosed(self, now, reason, by_peer=True))
@@ -502,8 +509,8 @@ class Session:
 
     def _send(self, frame_type: FrameType, options: Options, address: Address, now: int) -> bool:
         channel = self._require_channel()
-        if channel.exhausted:
-            self._close_exhausted(now)
+        if channel.exhausted and frame_type is not FrameType.CLOSE:
+            self.close(now, CloseReason.KEY_EXHAUSTED)
             return False
         if (
             frame_type == FrameType.PROBE
@@ -545,16 +552,16 @@ class Session:
         """Start a handshake that names the session so far. Spec: KA-4.2-1, KA-7.4-5."""
         if self._attempt is None:
             self._retry = HANDSHAKE_RETRY_INITIAL
-        self._drop_attempt()
+        self._drop_attempt(now)
         old_id = self._channel.remote_id if self._channel else NO_SESSION
         context = self._context
         self._attempt = Attempt(self._psk, context.identity, old_id, context.entropy, now)
         context.routes.pending[self._attempt.session_id] = self
         self._transmit_init(self._attempt, now, now)
 
-    def _drop_attempt(self) -> None:
+    def _drop_attempt(self, now: int) -> None:
         if self._attempt is not None:
-            del self._context.routes.pending[self._attempt.session_id]
+            self._context.routes.spend(self._attempt, now)
             self._attempt = None
         self.timers.disarm(Timer.HANDSHAKE)
 
@@ -599,7 +606,7 @@ class Session:
         _ENTERED[after](self, before, now)
 
     def _entered_up(self, before: State, now: int) -> None:
-        self._drop_attempt()
+        self._drop_attempt(now)
         self.timers.disarm(Timer.EXPIRY)
         self._diagnostic = 0
         self._context.outbox.emit(SessionUp(self, now, before))
@@ -609,7 +616,7 @@ class Session:
         self._context.outbox.emit(SessionSuspect(self, now, before))
 
     def _entered_half_open(self, before: State, now: int) -> None:
-        self._drop_attempt()
+        self._drop_attempt(now)
         self._diagnostic = _DIAGNOSTICS[State.HALF_OPEN]
         self._context.outbox.emit(SessionHalfOpen(self, now))
         self._rearm_probe(now)
@@ -644,18 +651,8 @@ class Session:
         if self._channel is not None:
             self._address_hash = self._hash_of(address)
 
-    def _close_exhausted(self, now: int) -> None:
-        """No packet number is left, not even for CLOSE. Spec: KA-4.4-3."""
-        if self.state is State.CLOSED:
-            return
-        self._end(Input.CLOSE)
-        self._context.outbox.emit(
-            SessionClosed(self, now, CloseReason.KEY_EXHAUSTED, by_peer=False)
-        )
-        self._finish(now)
-
-    def _end(self, event: Input) -> None:
-        self._drop_attempt()
+    def _end(self, event: Input, now: int) -> None:
+        self._drop_attempt(now)
         self._liveness.end(event)
 
     def _finish(self, now: int) -> None:

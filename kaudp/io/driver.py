@@ -1,0 +1,97 @@
+"""The driver: one endpoint, one transport, one clock; for asyncio and plain sockets alike."""
+
+import os
+from collections.abc import Callable, Iterator
+from random import Random
+from typing import Final
+
+from kaudp.config import Config
+from kaudp.core.endpoint import AcceptHook, Endpoint
+from kaudp.core.liveness import LATE_TIMER
+from kaudp.core.paths import Address
+from kaudp.core.session import Session
+from kaudp.events import CloseReason, Event
+from kaudp.io.clock import now_ns
+from kaudp.units import MILLISECOND, SECOND
+from kaudp.wire.keys import KeySource
+
+EARLY_WAKE: Final = MILLISECOND
+
+Transmit = Callable[[bytes, Address], object]
+
+
+def production_endpoint(
+    config: Config | None, keys: KeySource, accept: bool | AcceptHook = False
+) -> Endpoint:
+    """Make an endpoint that draws its randomness from the operating system."""
+    rng = Random(os.urandom(16))
+    return Endpoint(config or Config(), keys=keys, rng=rng, entropy=os.urandom, accept=accept)
+
+
+class Driver:
+    """Runs an endpoint over anything that can send a datagram.
+
+    `transmit(data, addr)` sends at once or drops. Feed what arrives to `receive`, call `wake` when
+    `timeout` seconds have passed, read `events`.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, transmit: Transmit, *, clock: Callable[[], int] = now_ns
+    ) -> None:
+        self.endpoint = endpoint
+        self._transmit = transmit
+        self._clock = clock
+
+    def connect(self, addr: Address, *, key_id: bytes) -> Session:
+        """Start a session and send its first INIT."""
+        session = self.endpoint.connect(addr, self._clock(), key_id=key_id)
+        self.flush()
+        return session
+
+    def receive(self, data: bytes, addr: Address) -> bool:
+        """Take a datagram in. True: it was kaudp's. False: it is the application's."""
+        consumed = self.endpoint.receive_datagram(data, addr, self._clock())
+        if consumed:
+            self.flush()
+        return consumed
+
+    def wake(self) -> None:
+        """Do what is due. A wake that is a little early counts as on time."""
+        due = self.endpoint.next_timer()
+        if due is None:
+            return
+        now = self._clock()
+        if now < due <= now + EARLY_WAKE:
+            now = due
+        self.endpoint.handle_timer(now)
+        self.flush()
+
+    def late(self) -> bool:
+        """Tell whether a timer is so late that the socket should be read first. KA-7.7-4."""
+        due = self.endpoint.next_timer()
+        return due is not None and self._clock() - due > LATE_TIMER
+
+    def timeout(self) -> float | None:
+        """Tell in how many seconds `wake` is due; None: never."""
+        due = self.endpoint.next_timer()
+        return None if due is None else max(0, due - self._clock()) / SECOND
+
+    def events(self) -> Iterator[Event]:
+        """Take the events that wait."""
+        while event := self.endpoint.next_event():
+            yield event
+
+    def close(self, reason: CloseReason | int = CloseReason.SHUTDOWN) -> None:
+        """Close all sessions and tell their peers."""
+        self.endpoint.close(self._clock(), reason)
+        self.flush()
+
+    def act(self, verb: Callable[[int], object]) -> None:
+        """Do something that takes `now`, such as `lambda now: session.pause(duration, now)`."""
+        verb(self._clock())
+        self.flush()
+
+    def flush(self) -> None:
+        """Hand to the transport what the endpoint has to send."""
+        for data, addr in self.endpoint.datagrams_to_send():
+            self._transmit(data, addr)
