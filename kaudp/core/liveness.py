@@ -196,7 +196,7 @@ class Liveness:
 
     def judge(self, now: int) -> None:
         """Pass the verdict. Spec: KA-7.5-2."""
-        if now - self.rx_at <= self.judged_interval + self.pto:
+        if now - self.rx_at <= self._longest_silence():
             self._enter(Input.VERDICT_HALF_OPEN)
             self.rearm_overdue(now)
             return
@@ -276,9 +276,12 @@ class Liveness:
         return silent_at if reply_at is None else min(reply_at, silent_at)
 
     def _overdue_in_half_open(self) -> int:
+        return max(self.rx_at, self._judged_from) + self._longest_silence()
+
+    def _longest_silence(self) -> int:
+        """Tell how far apart the frames of a peer that probes may be. Spec: KA-7.3-5, KA-7.5-2."""
         intervals = cadence.DOWN_BACKOFF_MAX if self.peer_state is State.DOWN else 1
-        heard_at = max(self.rx_at, self._judged_from)
-        return heard_at + intervals * self.judged_interval + self.pto
+        return intervals * self.judged_interval + self.pto
 
     def _count_recovery(self, date: int, now: int) -> None:
         """Count evidence dated after the verdict. Spec: KA-7.6-2, KA-7.6-3."""

@@ -31,9 +31,8 @@ class ReplayWindow:
             self._seen = (self._seen << ahead | 1) & _MASK if ahead < REPLAY_WINDOW else 1
             self.highest = packet_number
         else:
-            bit = 1 << -ahead
-            if -ahead >= REPLAY_WINDOW or self._seen & bit:
+            if -ahead >= REPLAY_WINDOW or self._seen >> -ahead & 1:
                 raise Refused(DropReason.REPLAY, str(packet_number), consumed=True)
-            self._seen |= bit
+            self._seen |= 1 << -ahead
         self.count += 1
         return ahead > 0

@@ -346,12 +346,14 @@ class Session:
             self._begin_attempt(now)
 
     def _verdict_due(self, planned: int, now: int) -> None:
+        """Pass the verdict and tell the peer. Spec: KA-7.5-5."""
         if self._liveness.excuse(Timer.VERDICT, now - planned, now):
             self._probe(now)
             return
         before = self.state
         self._liveness.judge(now)
         self._report(before, now)
+        self._probe(now)
 
     def _nat_keepalive_due(self, planned: int, now: int) -> None:
         self._probe(now)
@@ -479,10 +481,10 @@ class Session:
 
     def _receive_after_close(self, header: TransportHeader, body: Body, now: int) -> None:
         """While our CLOSE is unconfirmed: look for the confirmation only. Spec: KA-6.4-1."""
-        if body.state == State.CLOSED or header.type == FrameType.CLOSE:
-            self._finish(now)
-            return
-        raise Refused(DropReason.LINGERING, consumed=True)
+        if body.state != State.CLOSED and header.type != FrameType.CLOSE:
+            raise Refused(DropReason.LINGERING, consumed=True)
+        self._finish(now)
+        self._scheduled()
 
     def _hold_judgement(self, now: int) -> None:
         """Judge nothing until all pauses are over. Spec: KA-8.6-2, KA-8.6-4."""

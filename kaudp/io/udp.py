@@ -248,8 +248,9 @@ class _Connecting:
 def connect(url: str, *, key: PresharedKey, config: Config | None = None) -> _Connecting:
     """Keep a heartbeat with a peer, on a socket of its own, for the length of an `async with`.
 
-    `url` is udp://HOST:PORT. Entering looks the name up and sends the first INIT; whether anybody answers is told by
-    `session.events()`: `SessionUp`, or `ConnectFailed` after `Config.connect_timeout_ms`.
+    `url` is udp://HOST:PORT. Entering looks the name up and sends the first INIT; whether
+    anybody answers is told by `session.events()`: `SessionUp`, or `ConnectFailed` after
+    `Config.connect_timeout_ms`.
     Raises `AddressError`.
     """
     host, port = parse_url(url)

@@ -40,7 +40,7 @@ class World:
         self, seed: object, *, start: int = 0, conditions: Conditions | None = None
     ) -> None:
         self.seed = seed
-        self.now = start
+        self.started = self.now = start
         self.nodes: dict[str, Node] = {}
         self.links: dict[tuple[str, str], Link] = {}
         self._conditions = conditions or Conditions()

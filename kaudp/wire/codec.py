@@ -270,7 +270,7 @@ def parse_init_payload(plaintext: bytes) -> InitPayload:
         parsed.epoch,
         parsed.old_session_id,
         _parameters(parsed.parameters),
-        _options(parsed.options),
+        _payload_options(parsed.options),
     )
 
 
@@ -287,7 +287,7 @@ def parse_response_payload(plaintext: bytes) -> ResponsePayload:
         parsed.instance_id,
         parsed.epoch,
         _parameters(parsed.parameters),
-        _options(parsed.options),
+        _payload_options(parsed.options),
     )
 
 
@@ -317,6 +317,14 @@ def _build(structure: Any, payload: InitPayload | ResponsePayload) -> bytes:  # 
     fields["parameters"] = payload.parameters._asdict()
     fields["options"] = _option_list(payload.options)
     return bytes(structure.build(fields))
+
+
+def _payload_options(parsed: list[Any]) -> Options:
+    """Gather the options of a handshake payload. Spec: KA-3.8-5."""
+    options = _options(parsed)
+    if options.close_reason is not None:
+        raise _malformed("CLOSE_REASON goes with CLOSE")
+    return options
 
 
 def _malformed(detail: str) -> Refused:

@@ -1,0 +1,207 @@
+"""One peer of a system test; it runs in a network namespace and uses the public API only.
+
+    peer.py serve         URL --key KEY --config JSON [--stats-every SECONDS]
+    peer.py connect       URL --key KEY --config JSON [--stats-every SECONDS]
+    peer.py control-serve URL --after SECONDS [--after SECONDS ...]
+    peer.py control-ask   URL
+
+JSON holds the fields of a `kaudp.Config`. The control modes are a plain UDP flow without kaudp:
+one request, then silence, and the answers that far later.
+
+It prints one JSON line for each event, with the two facts at that time, and statistics now and
+then. It stops on SIGTERM, or when its standard input closes: whoever started it is gone.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import asdict, fields
+from enum import Enum
+from typing import Any
+from urllib.parse import urlsplit
+
+import kaudp
+
+FACTS = ("rx_at", "round_trip_at", "probe_timeout", "interval", "stalls")
+
+
+def main() -> None:
+    """Do what the command line says until told to stop."""
+    asyncio.run(perform(arguments()))
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="a peer of kaudp's system tests")
+    modes = parser.add_subparsers(dest="mode", required=True)
+    for mode in MODES:
+        chosen = modes.add_parser(mode)
+        chosen.add_argument("url")
+        if mode in ("serve", "connect"):
+            chosen.add_argument("--key", type=kaudp.PresharedKey.from_text, required=True)
+            chosen.add_argument("--config", type=config_from_text, required=True)
+            chosen.add_argument("--stats-every", type=float, default=1.0)
+        elif mode == "control-serve":
+            chosen.add_argument("--after", type=float, action="append", required=True)
+    return parser.parse_args()
+
+
+def config_to_text(config: kaudp.Config) -> str:
+    """Write a configuration as `config_from_text` reads it."""
+    return json.dumps({name: plain(value) for name, value in asdict(config).items()})
+
+
+def config_from_text(text: str) -> kaudp.Config:
+    """Read a configuration."""
+    given = json.loads(text)
+    return kaudp.Config(**{**given, "detector": kaudp.DetectorKind[given["detector"]]})
+
+
+async def perform(given: argparse.Namespace) -> None:
+    """Run a mode until it ends or is told to stop."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    asyncio.get_running_loop().add_reader(sys.stdin, stop.set)
+    work = asyncio.create_task(MODES[given.mode](given, stop))
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait((work, stopped), return_when=asyncio.FIRST_COMPLETED)
+    await work
+
+
+# Modes.
+
+
+async def serve(given: argparse.Namespace, stop: asyncio.Event) -> None:
+    """Accept sessions and tell what becomes of them."""
+    opening = kaudp.serve(given.url, keys=given.key, config=given.config)
+    async with opening as server:
+        await attend(server, lambda: server.sessions, given.stats_every, stop)
+
+
+async def connect(given: argparse.Namespace, stop: asyncio.Event) -> None:
+    """Keep one session and tell what becomes of it."""
+    opening = kaudp.connect(given.url, key=given.key, config=given.config)
+    async with opening as connection:
+        await attend(connection, lambda: [connection.session], given.stats_every, stop)
+
+
+async def attend(
+    heart: kaudp.Server | kaudp.Connection,
+    sessions: Callable[[], list[kaudp.Session]],
+    stats_every: float,
+    stop: asyncio.Event,
+) -> None:
+    """Tell events and statistics until told to stop; a failure in either ends the program."""
+    tell("Ready", now())
+    async with asyncio.TaskGroup() as group:
+        told = [
+            group.create_task(tell_events(heart)),
+            group.create_task(tell_stats(sessions, stats_every)),
+        ]
+        await stop.wait()
+        for task in told:
+            task.cancel()
+    tell("Stopping", now())
+
+
+async def control_serve(given: argparse.Namespace, stop: asyncio.Event) -> None:
+    """Wait for one request and answer it at the times asked for."""
+    loop = asyncio.get_running_loop()
+    with plain_socket() as sock:
+        sock.bind(address_of(given.url))
+        tell("Ready", now())
+        _, asker = await loop.sock_recvfrom(sock, 2048)
+        asked_at = loop.time()
+        for after in given.after:
+            await asyncio.sleep(asked_at + after - loop.time())
+            await loop.sock_sendto(sock, f"{after}".encode(), asker)
+            tell("ControlSent", now(), after=after)
+        await stop.wait()
+
+
+async def control_ask(given: argparse.Namespace, stop: asyncio.Event) -> None:
+    """Send one request, then nothing; tell what comes back."""
+    with plain_socket() as sock:
+        sock.connect(address_of(given.url))
+        sock.send(b"request")
+        tell("ControlAsked", now())
+        listening = asyncio.create_task(tell_heard(sock))
+        await stop.wait()
+        listening.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await listening
+
+
+# Telling.
+
+
+async def tell_events(heart: kaudp.Server | kaudp.Connection) -> None:
+    """Print each event with the facts that it was judged by."""
+    async for event in heart.events():
+        stats = event.session.stats
+        told = {field.name: getattr(event, field.name) for field in fields(event)}
+        del told["session"], told["time"]
+        facts = {name: getattr(stats, name) for name in FACTS}
+        tell(type(event).__name__, event.time, **told, facts=facts)
+
+
+async def tell_stats(sessions: Callable[[], list[kaudp.Session]], every: float) -> None:
+    """Print the statistics of all sessions, again and again."""
+    while True:
+        await asyncio.sleep(every)
+        for session in sessions():
+            tell("Stats", now(), **asdict(session.stats))
+
+
+async def tell_heard(sock: socket.socket) -> None:
+    """Print what comes to the plain client."""
+    while True:
+        data = await asyncio.get_running_loop().sock_recv(sock, 2048)
+        tell("ControlHeard", now(), after=float(data))
+
+
+def tell(kind: str, at: int, **details: Any) -> None:
+    """Print one line."""
+    shown = {name: plain(value) for name, value in details.items()}
+    print(json.dumps({"kind": kind, "time": at, **shown}), flush=True)
+
+
+def plain(value: Any) -> Any:
+    """Give a value that JSON can hold: an enum by its name, an address by its peer's part."""
+    return value.name if isinstance(value, Enum) else getattr(value, "peer", value)
+
+
+def now() -> int:
+    """Tell the time on the scale of the events, which is one for all processes."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def plain_socket() -> socket.socket:
+    """Open a UDP socket for a loop."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setblocking(False)
+    return sock
+
+
+def address_of(url: str) -> tuple[str, int]:
+    """Split udp://host:port."""
+    parts = urlsplit(url)
+    return str(parts.hostname), int(parts.port or 0)
+
+
+Mode = Callable[[argparse.Namespace, asyncio.Event], Coroutine[Any, Any, None]]
+MODES: dict[str, Mode] = {
+    "serve": serve,
+    "connect": connect,
+    "control-serve": control_serve,
+    "control-ask": control_ask,
+}
+
+if __name__ == "__main__":
+    main()
