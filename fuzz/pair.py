@@ -8,7 +8,7 @@ from random import Random
 from typing import Any, Final
 
 from fuzz import invariants
-from fuzz.invariants import Side
+from fuzz.invariants import Reception, Side
 from kaudp import Config, DetectorKind, Endpoint, PresharedKey, Session
 from kaudp.core.paths import Address
 from kaudp.units import MILLISECOND, SECOND
@@ -66,18 +66,20 @@ CONFIGS: Final = (
     ),
 )
 DELAYS: Final = (20 * MILLISECOND, 0, MILLISECOND, 2 * SECOND)
-# How many times per script the clock may stop for timers and deliveries before it only jumps.
+# How many times the clock may stop for timers and deliveries, before it only jumps.
 STOPS: Final = 300
+STOPS_PER_RUN: Final = 40
+
+Log = Callable[[str], None]
 
 
 class Pair:
     """A client that connects, a server that accepts, and what is on the wire between them."""
 
-    def __init__(self, setting: int, log: Callable[[str], None]) -> None:
+    def __init__(self, setting: int, log: Log | None) -> None:
         client_config, server_config = CONFIGS[setting % 4]
         self.now = START
         self.delay = DELAYS[setting // 4 % 4]
-        self.log = log
         mutual = bool(setting & 0x10)
         self.client = Side("client", CLIENT, _endpoint("client", client_config, accept=mutual))
         accept = _accepts_first_key if setting & 0x20 else True
@@ -87,6 +89,7 @@ class Pair:
         self.authentic: set[bytes] = set()
         self._wire: list[tuple[Side, bytes]] = []
         self._stops = STOPS
+        self._sink = log
 
     def side(self, choice: int) -> Side:
         """Choose a side: even the server, odd the client."""
@@ -110,12 +113,14 @@ class Pair:
 
     def receive(self, side: Side, data: bytes, source: Address) -> None:
         """Let a datagram arrive."""
+        self._log(side, "is given", data, "from", source)
         deadlines = invariants.deadlines(side)
-        before = invariants.Reception(side, data, source, self.now)
+        authentic = data in self.authentic
+        reception = Reception(side, data, source, self.now, authentic=authentic)
         consumed = side.endpoint.receive_datagram(data, source, self.now)
+        self._log(side, "takes it" if consumed else "leaves it", reception.refused)
         sent = self._settle(side, deadlines)
-        self.log(f"  {side.name} {'takes' if consumed else 'leaves'} {data.hex()} from {source}")
-        before.check(consumed, sent, authentic=data in self.authentic)
+        reception.check(consumed, sent)
 
     def tick(self, side: Side) -> None:
         """Let timers fire."""
@@ -128,12 +133,15 @@ class Pair:
     def run(self, duration: int, reach: int) -> None:
         """Let time pass; bit 0 of `reach` delivers to the server, bit 1 to the client."""
         end = self.now + duration
-        while self._stops and (at := self._next_stop()) <= end:
+        stops = min(STOPS_PER_RUN, self._stops)
+        while stops and (at := self._next_stop()) <= end:
+            stops -= 1
             self._stops -= 1
             self.now = max(self.now, at)
             self._deliver(reach)
             for side in self.sides:
-                self.tick(side)
+                if (due := side.endpoint.next_timer()) is not None and due <= self.now:
+                    self.tick(side)
         self.now = max(self.now, end)
         for side in self.sides:
             self.tick(side)
@@ -144,6 +152,11 @@ class Pair:
         self._deliver(reach)
         for side in self.sides:
             self.tick(side)
+
+    def _log(self, side: Side, *words: Any) -> None:
+        if self._sink is not None:
+            shown = [word.hex() if isinstance(word, bytes) else str(word) for word in words]
+            self._sink(f"{(self.now - START) / SECOND:16.9f} {side.name} {' '.join(shown)}")
 
     def _next_stop(self) -> int:
         timers = [at for side in self.sides if (at := side.endpoint.next_timer()) is not None]
@@ -161,10 +174,11 @@ class Pair:
     def _settle(self, side: Side, deadlines: dict[Any, int]) -> list[bytes]:
         """Take what a verb left behind and check what must hold after every verb."""
         sent = list(side.endpoint.datagrams_to_send())
-        side.read_events()
+        for event in side.read_events():
+            self._log(side, "tells", event)
         invariants.check(side, self.now, deadlines)
         for data, address in sent:
-            self.log(f"  {side.name} sends {data.hex()} to {address}")
+            self._log(side, "sends", data, "to", address)
             self.history.append(data)
             self.authentic.add(data)
             self._wire.append((_other(self, side), data))

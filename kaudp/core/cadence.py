@@ -1,6 +1,6 @@
 """When the next frame is due: pure integer arithmetic on nanoseconds.
 
-`r` is a fresh uniform 32-bit integer. Spec: section 8.2.
+`r` is a fresh uniform 32-bit integer. Spec: section 8.2, KA-8.2-4.
 """
 
 from typing import Final

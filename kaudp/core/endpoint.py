@@ -81,7 +81,7 @@ class Endpoint:
     def receive_datagram(self, data: bytes, addr: Address, now: int) -> bool:
         """Take a datagram in. True: a tag in it verified, it is consumed. False: not ours.
 
-        Raises nothing on account of `data`. Spec: KA-2-3, KA-2-4, KA-12-1.
+        Raises nothing on account of `data`. Spec: KA-2-3, KA-2-4, KA-2-5, KA-12-1.
         """
         try:
             self._receive(data, addr, now)

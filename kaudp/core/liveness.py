@@ -168,16 +168,20 @@ class Liveness:
         self._suspicion = Suspicion(now, base)
         self.suspicions += 1
 
+    def may_suspicion_probe(self, now: int) -> bool:
+        """Take a probe from the budget; when it is empty, wait for T. Spec: KA-7.4-4."""
+        if self._last_probe_at + self.interval <= now or self.may_hasten(now):
+            return True
+        self._timers.arm(Timer.SUSPICION_PROBE, self._last_probe_at + self.interval)
+        return False
+
     def suspicion_probe_sent(self, now: int) -> None:
-        """Set when the next suspicion probe and the verdict are due. Spec: KA-7.4-4."""
+        """Set when the next suspicion probe and the verdict are due. Spec: KA-7.4-2, KA-7.5-1."""
         suspicion = self._suspicion
         if suspicion is None:
             return
         suspicion.probes += 1
-        spacing = suspicion.spacing(self.spacing(), now)
-        if not self._budget.take(self.judged_interval, now):
-            spacing = max(spacing, self.interval)
-        self._timers.arm(Timer.SUSPICION_PROBE, now + spacing)
+        self._timers.arm(Timer.SUSPICION_PROBE, now + suspicion.spacing(self.spacing(), now))
         if self._timers.armed(Timer.VERDICT) is None:
             verdict_at = suspicion.verdict_at(
                 self._detector, self.judged_interval, self._min_suspicion, self.pto, now
@@ -191,11 +195,11 @@ class Liveness:
         return max(self._least_spacing, BLIND_PROBE_SPACING if smoothed is None else smoothed)
 
     def may_hasten(self, now: int) -> bool:
-        """Take a probe from the budget for a hint. Spec: KA-9.2-3."""
+        """Take a probe from the budget. Spec: KA-7.4-4, KA-9.2-3."""
         return self._budget.take(self.judged_interval, now)
 
     def judge(self, now: int) -> None:
-        """Pass the verdict. Spec: KA-7.5-2."""
+        """Pass the verdict. Spec: KA-7.5-2, KA-7.5-3."""
         if now - self.rx_at <= self._longest_silence():
             self._enter(Input.VERDICT_HALF_OPEN)
             self.rearm_overdue(now)

@@ -38,7 +38,7 @@ def address_from_bytes(canonical: bytes) -> tuple[str, int]:
 
 
 def address_hash(receiver_session_id: bytes, address: Address) -> int:
-    """Give the 32-bit hash by which the receiver notices that its address changed."""
+    """Give the 32-bit hash by which a receiver notices that its address changed. KA-9.2-4."""
     canonical = address_bytes(address) or repr(address).encode()
     return int.from_bytes(hashlib.sha256(receiver_session_id + canonical).digest()[:4], "big")
 

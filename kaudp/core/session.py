@@ -260,7 +260,7 @@ class Session:
             self._context.outbox.emit(PeerAddressChanged(self, now, previous, embryo.address))
 
     def receive_response(self, data: bytes, now: int) -> None:
-        """Complete the handshake under way, or raise `Refused`. Spec: KA-8.2-2."""
+        """Complete the handshake under way, or raise `Refused`. Spec: KA-8.2-2, KA-10.2-2."""
         attempt = self._attempt
         if attempt is None:
             raise Refused(DropReason.UNEXPECTED)
@@ -340,6 +340,8 @@ class Session:
         self._suspicion_probe_due(now, now)
 
     def _suspicion_probe_due(self, planned: int, now: int) -> None:
+        if not self._liveness.may_suspicion_probe(now):
+            return
         self._probe(now)
         self._liveness.suspicion_probe_sent(now)
         if self.initiator and self._liveness.suspicion_probes == MIN_UNANSWERED:
@@ -383,7 +385,8 @@ class Session:
             self._suspicion_probe_due(now, now)
         elif self.initiator:
             self._rearm_probe(now)
-            self._probe(now)
+            if self._liveness.may_hasten(now):
+                self._probe(now)
 
     def _expiry_due(self, planned: int, now: int) -> None:
         before = self.state
@@ -450,16 +453,15 @@ class Session:
             self._own_hash = body.address_hash
         changed = body.address_hash != self._own_hash
         self._own_hash = body.address_hash
-        if changed and not self.initiator:
-            self._report_own_address(None, now)
-        elif changed and not self._address_query:
-            room = ADDRESS_OPTION_BYTES - OPTION_HEADER_BYTES
-            self._probe(now, Options(pad=room))
-            self._address_query = self._require_channel().last_sent
-        elif self._address_query and body.highest_received >= self._address_query:
+        if self._address_query and body.highest_received >= self._address_query:
             seen = body.options.address_seen
             self._report_own_address(address_from_bytes(seen) if seen else None, now)
             self._address_query = 0
+        elif changed and self.initiator and self._liveness.may_hasten(now):
+            self._probe(now, Options(pad=ADDRESS_OPTION_BYTES - OPTION_HEADER_BYTES))
+            self._address_query = self._require_channel().last_sent
+        elif changed and not self._address_query:
+            self._report_own_address(None, now)
 
     def _learn_own_address_told(self, address: tuple[str, int], now: int) -> None:
         if self.own_address in (None, address):
@@ -601,7 +603,7 @@ class Session:
         return out, home
 
     def _report(self, before: State, now: int) -> None:
-        """Tell the application of a change of state, and arm what goes with the new one."""
+        """Tell the application of a change of state, and arm what goes with it. KA-6.3-2."""
         after = self.state
         if after is before:
             return

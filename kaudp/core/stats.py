@@ -10,7 +10,8 @@ class Stats:
     """What a session knows of its path. Durations in ns; None where nothing is known yet.
 
     Loss is cumulative, over what was sent up to the newest packet the receiver reported; "out" is
-    from here to the peer. Spec: section 10.
+    from here to the peer. A handshake in suspicion starts the count anew from the last report, so
+    what was lost just before it does not show. Spec: section 10, KA-10.1-3.
     """
 
     state: State

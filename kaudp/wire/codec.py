@@ -161,7 +161,7 @@ class ResponsePayload(NamedTuple):
 def classify(data: bytes) -> FrameType:
     """Tell the frame type from the length and the first four bytes, or raise `Refused`.
 
-    Spec: KA-2-6, KA-3.1-1, KA-3.1-2, KA-3.1-3, KA-3.1-4.
+    Spec: KA-2-6, KA-3.1-1, KA-3.1-2, KA-3.1-3, KA-3.1-4, KA-3.1-5.
     """
     size = len(data)
     if size < TRANSPORT_HEADER_BYTES or data[0] != grammar.MAGIC or data[2] != grammar.VERSION:
@@ -257,7 +257,7 @@ def parse_body(frame_type: int, plaintext: bytes) -> Body:
 
 
 def build_body(body: Body) -> bytes:
-    """Build the plaintext of a transport frame."""
+    """Build the plaintext of a transport frame. Spec: KA-3.6-1."""
     fixed = _BODY.pack(*body[:-1])
     return fixed if body.options is NO_OPTIONS else fixed + build_options(body.options)
 
@@ -297,7 +297,7 @@ def build_response_payload(payload: ResponsePayload) -> bytes:
 
 
 def build_options(options: Options) -> bytes:
-    """Build an option list."""
+    """Build an option list. Spec: KA-3.8-4."""
     return bytes(grammar.Options.build(_option_list(options)))
 
 
@@ -332,6 +332,7 @@ def _malformed(detail: str) -> Refused:
 
 
 def _parameters(parsed: Any) -> Parameters:  # noqa: ANN401
+    """Check what the grammar cannot say. Spec: KA-3.1-7."""
     parameters = Parameters(*(parsed[name] for name in Parameters._fields))
     if not parameters.desired_interval_us or not parameters.suspicion_burst:
         raise _malformed("a desired interval or a suspicion burst of zero")

@@ -2,7 +2,7 @@
 
 Nothing here knows of keys, sessions or time. `codec` takes its fast formats from these
 structures; the diagrams of spec/kaudp.md are compared with them by a test.
-Spec: section 3.
+Spec: section 3; KA-3.1-6.
 """
 
 from enum import IntEnum
@@ -27,6 +27,7 @@ from construct import (
     this,
 )
 
+# The values let STUN, DTLS, TURN, RTP and QUIC leave a frame alone. Spec: KA-2-1, KA-2-2.
 MAGIC: Final = 0x0B
 VERSION: Final = 0x81
 SUITE_NNPSK0_25519_AESGCM_SHA256: Final = 0x01

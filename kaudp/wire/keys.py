@@ -23,7 +23,7 @@ class PresharedKey:
     """A pre-shared key of exactly 32 random bytes and its public key id of 16 bytes.
 
     Never a password: message 1 of the handshake lets an attacker test guesses offline.
-    Raises `KeyFormatError`. Spec: KA-4.1-1, KA-5.2-1.
+    Raises `KeyFormatError`. Spec: KA-4.1-1, KA-4.1-5, KA-5.2-1.
     """
 
     __slots__ = ("key_id", "secret")
@@ -78,7 +78,7 @@ class MasterKey:
     """A secret of 32 random bytes from which each client's key is derived by its key id.
 
     A server that holds one needs no table of clients. Raises `KeyFormatError`.
-    Spec: KA-4.1-4.
+    Spec: KA-4.1-4, KA-4.1-6.
     """
 
     __slots__ = ("_secret",)

@@ -1,7 +1,7 @@
 """Noise_NNpsk0_25519_AESGCM_SHA256, the one handshake of kaudp/1.
 
 Bytes in, bytes out; no frames, no sessions. The caller gives the ephemeral private key.
-Spec: section 4; the Noise Protocol Framework, revision 34.
+Spec: section 4, KA-4.2-6; the Noise Protocol Framework, revision 34.
 """
 
 import hashlib

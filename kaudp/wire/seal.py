@@ -31,7 +31,7 @@ def session_keys(secrets: Secrets, *, initiator: bool) -> SessionKeys:
 
 
 def traffic_key(secret: bytes) -> bytes:
-    """HKDF-Expand-SHA256 to one block: the traffic key of one direction, 32 bytes."""
+    """HKDF-Expand-SHA256 to one block: the traffic key of one direction, 32 bytes. KA-4.4-4."""
     return hmac.digest(secret, _KEY_LABEL + b"\x01", "sha256")
 
 

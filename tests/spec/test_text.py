@@ -31,7 +31,7 @@ TEXT = (ROOT / "spec" / "kaudp.md").read_text()
 EXCEPTIONS = tomllib.loads((Path(__file__).parent / "exceptions.toml").read_text())
 KEYWORD = re.compile(r"\b(MUST NOT|MUST|SHOULD NOT|SHOULD|MAY)\b")
 REQUIREMENT = re.compile(r"^\[(KA-[0-9.]+-[0-9]+)\] (.*?)(?=\n\n|\Z)", re.M | re.S)
-CITATION = re.compile(r"\b(KA-[0-9.]+-[0-9]+)\b(?:( to |, -| and -)(KA-[0-9.]+-)?([0-9]+))?")
+CITATION = re.compile(r"\b(KA-[0-9.]+-[0-9]+)\b(?:( to |, -)(?:KA-[0-9.]+-)?([0-9]+)\b)?")
 REQUIREMENTS = dict(REQUIREMENT.findall(TEXT))
 
 
@@ -40,7 +40,7 @@ def cited(*folders: str) -> set[str]:
     found: set[str] = set()
     for folder in folders:
         for path in sorted((ROOT / folder).rglob("*.py")):
-            for first, joint, _, last in CITATION.findall(path.read_text()):
+            for first, joint, last in CITATION.findall(path.read_text()):
                 found.add(first)
                 if joint:
                     stem, start = first.rsplit("-", 1)

@@ -105,7 +105,10 @@ def rebuilds(options: list[dict[str, Any]]) -> bool:
 
 @vectors("frames")
 def test_frames(vector: dict[str, Any]) -> None:
-    """KA-2-1 KA-2-2 KA-3.1-1 KA-3.1-2 KA-3.1-3 KA-3.1-6 KA-3.1-7 KA-3.6-1 to KA-3.8-5."""
+    """KA-2-1 KA-2-2 KA-3.1-1 KA-3.1-2 KA-3.1-3 KA-3.1-6 KA-3.1-7 KA-3.6-1 to 4 KA-3.7-1 to 2.
+
+    KA-3.8-1 to 5.
+    """
     if vector["result"] == "invalid":
         with pytest.raises(Refused) as refused:
             open_frame(vector)

@@ -1,0 +1,221 @@
+"""Write the seed corpora: parser inputs from the golden vectors, scripts for the endpoint target.
+
+    python -m fuzz.make_corpus
+
+The same vectors give the same files. Files under other names, such as crashes, stay as they are.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from fuzz.script import Step, Verb, write
+from kaudp.units import MICROSECOND, MILLISECOND, SECOND
+from kaudp.wire.grammar import FrameType
+
+ROOT: Final = Path(__file__).parent
+CORPUS: Final = ROOT / "corpus"
+VECTORS: Final = ROOT.parent / "spec" / "vectors"
+
+# The kinds of bytes in a vector file, by the ending of the corpus file.
+FRAME_PARTS: Final = {"frame": "frame", "plaintext": "body"}
+HANDSHAKE_PARTS: Final = {
+    "init": "init",
+    "response": "response",
+    "init_plaintext": "init-payload",
+    "response_plaintext": "response-payload",
+}
+FRAME_TYPES: Final = (FrameType.PROBE, FrameType.REPLY, FrameType.CLOSE)
+INIT_PAYLOAD_BYTES: Final = 40
+
+BOTH: Final = 3
+TO_SERVER: Final = 1
+TO_CLIENT: Final = 2
+ON_CLIENT: Final = 1
+
+
+def main() -> None:
+    """Write all files."""
+    for name, data in files():
+        path = CORPUS / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def files() -> Iterator[tuple[str, bytes]]:
+    """Give (path below the corpus, content) of each file."""
+    for name, data in _unique(_parser_inputs()):
+        yield f"parser/{name}", data
+    for name, data in _unique(_endpoint_inputs()):
+        yield f"endpoint/{name}", data
+
+
+def _unique(inputs: Iterator[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+    seen: set[bytes] = set()
+    for name, data in inputs:
+        if data not in seen:
+            seen.add(data)
+            yield name, data
+
+
+def _parser_inputs() -> Iterator[tuple[str, bytes]]:
+    for vectors, parts in (("frames", FRAME_PARTS), ("handshake", HANDSHAKE_PARTS)):
+        for test in _tests(vectors):
+            for part, ending in parts.items():
+                if test.get(part) is not None:
+                    yield f"{test['id']}.{ending}", bytes.fromhex(test[part])
+
+
+def _endpoint_inputs() -> Iterator[tuple[str, bytes]]:
+    for test in _tests("frames"):
+        if test["plaintext"] is not None:
+            yield f"seal-{test['id']}", _sealed(test)
+        elif test["reason"] == "not_kaudp":
+            frame = bytes.fromhex(test["frame"])
+            yield f"stranger-{test['id']}", write(0, UP, (Step.STRANGER, {"data": frame}))
+    for test in _tests("handshake"):
+        if test["result"] == "valid":
+            options = bytes.fromhex(test["init_plaintext"])[INIT_PAYLOAD_BYTES:]
+            yield f"init-{test['id']}", write(0, (Step.INIT, {"options": options}), SHORT)
+    for name, script in SCENARIOS.items():
+        yield f"scenario-{name}", script
+
+
+def _sealed(test: dict[str, Any]) -> bytes:
+    header = test["header"]
+    frame = {
+        "type": FRAME_TYPES.index(header["type"]),
+        "flags": header["flags"],
+        "plaintext": bytes.fromhex(test["plaintext"]),
+    }
+    to_client = frame | {"side": ON_CLIENT}
+    return write(0, UP, (Step.SEAL, frame), (Step.SEAL, to_client), SHORT)
+
+
+def _tests(vectors: str) -> list[dict[str, Any]]:
+    tests: list[dict[str, Any]] = json.loads((VECTORS / f"{vectors}.json").read_text())["tests"]
+    return tests
+
+
+def _run(duration: int, reach: int = BOTH) -> tuple[Step, dict[str, Any]]:
+    return Step.RUN, {"duration": duration, "reach": reach}
+
+
+def _stall(duration: int, reach: int = BOTH) -> tuple[Step, dict[str, Any]]:
+    return Step.STALL, {"duration": duration, "reach": reach}
+
+
+def _call(verb: Verb, side: int = 0, **given: int) -> tuple[Step, dict[str, Any]]:
+    return Step.APPLICATION, {"verb": verb, "side": side, **given}
+
+
+UP: Final = _run(SECOND)
+SHORT: Final = _run(10 * SECOND)
+SILENCE: Final = _run(61 * SECOND, 0)
+
+SCENARIOS: Final[dict[str, bytes]] = {
+    "healthy": write(0, UP, SHORT, SHORT, SHORT),
+    "healthy-lan": write(1, UP, SHORT),
+    "healthy-fastest": write(3, UP, SHORT),
+    "no-answer": write(0, _run(30 * SECOND, TO_SERVER)),
+    "no-timeout": write(3, SILENCE, SILENCE, SILENCE),
+    "down-and-back": write(0, UP, SILENCE, SHORT, SHORT),
+    "down-and-back-later": write(0, UP, SILENCE, _run(600 * SECOND, 0), SHORT, SHORT),
+    "down-fastest": write(3, UP, _run(10 * SECOND, 0), _run(10 * SECOND, 0), SHORT, SHORT),
+    "down-deadline": write(2, UP, SILENCE, SILENCE, SHORT),
+    "one-way-to-server": write(1, UP, _run(SECOND, TO_SERVER), _run(SECOND, TO_SERVER), SHORT),
+    "one-way-to-client": write(1, UP, _run(SECOND, TO_CLIENT), _run(SECOND, TO_CLIENT), SHORT),
+    "slow-link": write(12, UP, SHORT, SHORT, SHORT),
+    "stalls": write(0, UP, _stall(3 * SECOND), _stall(30 * SECOND), _stall(600 * SECOND), SHORT),
+    "stalls-without-network": write(0, UP, _stall(61 * SECOND, 0), _stall(61 * SECOND, 0), SHORT),
+    "wire-times-wrap": write(0, UP, _stall(4295 * SECOND), UP, _stall(1200 * SECOND, 0), SHORT),
+    "replayed": write(0, UP, *[(Step.DELIVER, {"back": back}) for back in range(6)]),
+    "reflected": write(
+        0x10, UP, *[(Step.DELIVER, {"back": back, "side": back % 2}) for back in range(12)]
+    ),
+    "damaged": write(
+        0, UP, *[(Step.DAMAGE, {"how": 4 * at + at, "at": 7 * at, "back": at}) for at in range(9)]
+    ),
+    "rebound": write(
+        0,
+        UP,
+        _run(6 * SECOND, 0),
+        (Step.DELIVER, {"source": 1}),
+        _run(MILLISECOND, TO_CLIENT),
+        _run(6 * SECOND, 0),
+        (Step.DELIVER, {"source": 1}),
+        SHORT,
+    ),
+    "told-options": write(
+        0,
+        UP,
+        *[
+            (Step.TELL, {"state": 1, "side": side, "address_hash": 5, "options": options})
+            for side in (0, 1)
+            for options in (b"", bytes(23), bytes.fromhex("03040000ea60"), b"\x05\x02\0\0")
+        ],
+        SHORT,
+    ),
+    "told-lies": write(
+        0,
+        UP,
+        *[
+            (Step.TELL, {"state": 4, "age": age, "hold": hold, "ahead": 3, "type": 1})
+            for age in (0, MICROSECOND, 30 * SECOND)
+            for hold in (0, SECOND, 4295 * SECOND)
+        ],
+        SILENCE,
+    ),
+    "closed-by-client": write(0, UP, _call(Verb.CLOSE, ON_CLIENT), SHORT),
+    "closed-by-server": write(0, UP, _call(Verb.CLOSE), SHORT),
+    "closed-unheard": write(0, UP, _call(Verb.CLOSE), _run(10 * SECOND, 0), SHORT),
+    "closed-crossing": write(0, UP, _call(Verb.CLOSE), _call(Verb.CLOSE, ON_CLIENT), SHORT),
+    "closed-at-once": write(0, _call(Verb.CLOSE_ALL, ON_CLIENT), SHORT),
+    "paused": write(0, UP, _call(Verb.PAUSE, ON_CLIENT, duration=30 * SECOND), SILENCE, SHORT),
+    "paused-and-resumed": write(
+        0, UP, _call(Verb.PAUSE, duration=30 * SECOND), SHORT, _call(Verb.RESUME), SHORT
+    ),
+    "paused-when-down": write(
+        0, UP, SILENCE, _call(Verb.PAUSE, ON_CLIENT, duration=10 * SECOND), SILENCE, SHORT
+    ),
+    "paused-in-suspicion": write(
+        0, UP, _run(6 * SECOND, 0), _call(Verb.PAUSE, ON_CLIENT, duration=SECOND), SILENCE
+    ),
+    "redirected": write(0, _call(Verb.REDIRECT, ON_CLIENT), UP, _call(Verb.REDIRECT), SHORT),
+    "unreachable": write(0, UP, _call(Verb.UNREACHABLE, ON_CLIENT), SILENCE),
+    "application-traffic": write(
+        1, UP, _call(Verb.SENT, ON_CLIENT), _call(Verb.RECEIVED), SHORT, _call(Verb.SENT), SHORT
+    ),
+    "worn-out": write(
+        0, UP, _call(Verb.WEAR_OUT), _call(Verb.WEAR_OUT, ON_CLIENT), SHORT, SHORT, SHORT
+    ),
+    "three-sessions": write(
+        0, *[_call(Verb.CONNECT, ON_CLIENT, session=key) for key in (0, 1, 1)], UP, SHORT
+    ),
+    "more-embryos-than-fit": write(
+        0, *[(Step.INIT, {"ephemeral": 8 + number}) for number in range(5)], UP
+    ),
+    "embryos-spoken-to": write(
+        0,
+        *[(Step.INIT, {"ephemeral": 8 + number, "source": number}) for number in range(3)],
+        *[(Step.TELL, {"channel": number, "state": 1}) for number in range(3)],
+        SHORT,
+    ),
+    "low-order": write(0, *[(Step.INIT, {"ephemeral": number}) for number in range(3)]),
+    "refused-key": write(0x20, (Step.INIT, {"key": 1, "ephemeral": 9}), UP),
+    "taken-over": write(
+        0,
+        UP,
+        (Step.INIT, {"ephemeral": 9, "old": 1, "source": 1}),
+        (Step.TELL, {"channel": 1, "state": 1, "source": 1}),
+        SHORT,
+    ),
+    "lying-responder": write(
+        0, *[(Step.RESPONSE, {"ephemeral": 9, "parameters": number}) for number in (4, 2)], SHORT
+    ),
+    "deaf": write(1, (Step.DEAF, {}), (Step.DEAF, {"side": ON_CLIENT}), UP, SHORT, SHORT, SHORT),
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""What may be typed: the parser, the types of arguments, and the error of a wrong one."""
+
+import argparse
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NoReturn
+
+from kaudp.cli.output import Output
+from kaudp.config import Config
+from kaudp.errors import KaudpError
+
+EXIT_USAGE: Final = 2
+PRESETS: Final[Mapping[str, Callable[..., Config]]] = {
+    "lan": Config.lan,
+    "wan": Config.wan,
+    "mobile": Config.mobile,
+    "server": Config.server,
+}
+
+_HOST_AND_PORT: Final = re.compile(
+    r"(?P<host>\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]|[^\s:/?#@\[\]%\\]+):(?P<port>[0-9]{1,5})"
+)
+_PORT_ONLY: Final = re.compile(r"[0-9]{1,5}")
+
+Arguments = argparse.Namespace
+Commands = Any  # argparse names the type of `add_subparsers` only with an underscore.
+Run = Callable[[Arguments, Output], int]
+
+
+class UsageError(KaudpError):
+    """What was typed is of no use; the message says what was expected and what was given."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as all of the command line's are."""
+
+    def __init__(self, **settings: Any) -> None:  # noqa: ANN401
+        super().__init__(
+            allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **settings
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raise `UsageError`."""
+        raise UsageError(f"expected arguments as in `{self.prog} --help`: {message}")
+
+
+def add_command(
+    commands: Commands,
+    name: str,
+    run: Run,
+    *,
+    summary: str,
+    examples: str,
+) -> Parser:
+    """Add a command with what all commands have."""
+    parser: Parser = commands.add_parser(
+        name, help=summary, description=summary, epilog=f"examples:\n{examples}"
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("--json", action="store_true", help="one JSON object per line")
+    return parser
+
+
+def peer_address(text: str) -> str:
+    """Check HOST:PORT of a peer. Raises `UsageError`."""
+    return _checked_address(text, "HOST:PORT", lowest_port=1)
+
+
+def local_address(text: str) -> str:
+    """Complete [HOST:]PORT of an own socket. Raises `UsageError`."""
+    whole = f"0.0.0.0:{text}" if _PORT_ONLY.fullmatch(text) else text
+    return _checked_address(whole, "[HOST:]PORT", lowest_port=0, given=text)
+
+
+def preset(text: str) -> str:
+    """Check the name of a preset. Raises `UsageError`."""
+    if text not in PRESETS:
+        raise UsageError(f"expected a preset of {', '.join(PRESETS)}, got {text!r}")
+    return text
+
+
+def number(low: float, high: float, unit: str) -> Callable[[str], float]:
+    """Make the type of numbers from low to high."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not low <= value <= high:
+            raise UsageError(f"expected {low:g} to {high:g} {unit}, got {text!r}")
+        return value
+
+    return parse
+
+
+def whole_number(low: int, high: int, what: str) -> Callable[[str], int]:
+    """Make the type of whole numbers from low to high."""
+
+    def parse(text: str) -> int:
+        value = int(text) if re.fullmatch(r"[0-9]{1,20}", text) else low - 1
+        if not low <= value <= high:
+            raise UsageError(f"expected {what}, {low} to {high}, got {text!r}")
+        return value
+
+    return parse
+
+
+def _checked_address(text: str, form: str, *, lowest_port: int, given: str | None = None) -> str:
+    match = _HOST_AND_PORT.fullmatch(text)
+    if not match or not lowest_port <= int(match["port"]) <= 65535 or not _encodable(match["host"]):
+        raise UsageError(
+            f"expected {form} with a port of {lowest_port} to 65535 and [..] around an IPv6 "
+            f"address, got {given or text!r}"
+        )
+    return text
+
+
+def _encodable(host: str) -> bool:
+    """Tell whether a name can be looked up at all: no label is empty or over 63 bytes."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return True

@@ -1,0 +1,213 @@
+"""A datagram taken apart by the grammar: its sections of fields, and why it is refused.
+
+What is legal is said by the grammar and by the receiver's own checks; nothing is judged anew here.
+"""
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from construct import Construct, ConstructError, Container, GreedyBytes, Struct
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from kaudp.core.channel import Channel
+from kaudp.errors import DropReason, Refused
+from kaudp.units import MAX_UINT32
+from kaudp.wire import codec, grammar
+from kaudp.wire.grammar import AddressFamily, FrameType
+from kaudp.wire.keys import PresharedKey
+from kaudp.wire.noise import Responder
+from kaudp.wire.seal import SessionKeys
+
+
+class OpeningKeys(NamedTuple):
+    """What sealed parts may be opened with."""
+
+    psk: PresharedKey | None = None
+    traffic: Sequence[AESGCM] = ()
+
+
+@dataclass(slots=True)
+class Dissection:
+    """What a datagram says, as far as it can be read; `refusal` is None where nothing is wrong.
+
+    A section is a name and the fields that construct parsed, options among them.
+    """
+
+    size: int
+    frame_type: FrameType | None = None
+    sections: list[tuple[str, Container]] = field(default_factory=list)
+    refusal: Refused | None = None
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the datagram is none of kaudp's."""
+        return self.refusal is not None and self.refusal.reason is DropReason.NOT_KAUDP
+
+
+def dissect(data: bytes, keys: OpeningKeys) -> Dissection:
+    """Take a datagram apart; never raises on account of `data`."""
+    result = Dissection(len(data))
+    try:
+        _read_header(data, result)
+        if result.frame_type is FrameType.INIT and keys.psk is not None:
+            _read_init_payload(keys.psk, data, result)
+        elif result.frame_type in codec.TRANSPORT_TYPES:
+            _read_transport(keys.traffic, data, result)
+    except Refused as refused:
+        result.refusal = refused
+    return result
+
+
+def _read_header(data: bytes, result: Dissection) -> None:
+    # A type that does not exist is refused by the grammar of transport frames, with the reason.
+    structure = _STRUCTURES.get(data[1] if len(data) > 1 else 0, grammar.Transport)
+    _read_section("header", structure, data, result, DropReason.NOT_KAUDP)
+    frame_type = FrameType(data[1])
+    try:
+        result.frame_type = codec.classify(data)
+    except Refused as refused:
+        # The grammar found every field legal, so it is the length.
+        least = _least_bytes(frame_type)
+        raise Refused(
+            refused.reason,
+            f"length: expected {least} to {grammar.MAX_FRAME_BYTES} bytes for "
+            f"{frame_type.name}, got {len(data)}",
+        ) from None
+
+
+def _read_init_payload(psk: PresharedKey, data: bytes, result: Dissection) -> None:
+    header = codec.parse_init_header(data)
+    noise = Responder(psk.secret, data[: codec.INIT_PROLOGUE_BYTES])
+    try:
+        plaintext = noise.read_message_1(
+            header.ephemeral, codec.sealed_payload_of(FrameType.INIT, data)
+        )
+    except Refused:
+        if header.key_id != psk.key_id:
+            return  # Sealed under another key, about which nothing is known.
+        raise _bad_tag("sealed_payload", "the pre-shared key") from None
+    _read_section("payload", grammar.InitPayload, plaintext, result)
+    codec.parse_init_payload(plaintext)
+
+
+def _read_transport(traffic: Sequence[AESGCM], data: bytes, result: Dissection) -> None:
+    header = codec.parse_transport_header(data)
+    opened = _open(traffic, header, data)
+    if opened is not None:
+        _read_section("body", grammar.Body, opened[1], result)
+        opened[0].accept(header, opened[1], 0)
+    elif header.flags:
+        detail = f"header.flags: expected 0x00, got {header.flags:#04x}"
+        raise Refused(DropReason.RESERVED_FLAG, detail)
+
+
+def _open(
+    traffic: Sequence[AESGCM], header: codec.TransportHeader, data: bytes
+) -> tuple[Channel, bytes] | None:
+    """Open a transport frame; give what a receiver that has sent everything would check it by."""
+    for aead in traffic:
+        channel = Channel(b"", header.receiver_session_id, SessionKeys(aead, aead), 0)
+        channel.last_sent = MAX_UINT32
+        try:
+            return channel, channel.unseal(header, data)
+        except Refused:
+            continue
+    if traffic:
+        raise _bad_tag("sealed_body", "a traffic key given")
+    return None
+
+
+def _read_section(
+    name: str,
+    structure: Struct,
+    data: bytes,
+    result: Dissection,
+    reason: DropReason = DropReason.MALFORMED,
+) -> None:
+    """Add what the grammar reads, up to the first field that is not legal; raise on that."""
+    fixed = [part for part in structure.subcons if part.name != "options"]
+    rest = [] if len(fixed) == len(structure.subcons) else ["options" / GreedyBytes]
+    section, error = _parse_leading(fixed + rest, data)
+    result.sections.append((name, section))
+    if error is None and rest:
+        section.options, error = _parse_options(section.options)
+    if error is not None:
+        raise Refused(reason, f"{name}.{_explain(error)}")
+
+
+def _parse_leading(fields: list[Construct], data: bytes) -> tuple[Container, ConstructError | None]:
+    """Parse as many fields as are legal; give the error of the first that is not."""
+    try:
+        return Struct(*fields).parse(data), None
+    except ConstructError as error:
+        return _parse_leading(fields[:-1], data)[0], error
+
+
+def _parse_options(data: bytes) -> tuple[list[Container], ConstructError | None]:
+    """Parse options one by one, to keep those before the first that is not legal."""
+    stream = io.BytesIO(data)
+    options: list[Container] = []
+    while stream.tell() < len(data):
+        try:
+            options.append(grammar.Option.parse_stream(stream))
+        except ConstructError as error:
+            error.path = error.path.replace("(parsing)", f"(parsing) -> options[{len(options)}]")
+            return options, error
+    return options, None
+
+
+def _least_bytes(frame_type: FrameType) -> int:
+    if frame_type in codec.TRANSPORT_TYPES:
+        return codec.STEADY_FRAME_BYTES
+    header = codec.fixed_format(grammar.FRAMES[frame_type]).size
+    if frame_type is FrameType.COOKIE:
+        return header
+    sealed = codec.MIN_INIT_BYTES - codec.fixed_format(grammar.Init).size
+    return header + sealed
+
+
+def _bad_tag(path: str, key: str) -> Refused:
+    return Refused(
+        DropReason.BAD_TAG, f"{path}: expected a tag that verifies under {key}, got another"
+    )
+
+
+def _explain(error: ConstructError) -> str:
+    """Turn construct's error into PATH: expected ..., got ..."""
+    path = error.path.removeprefix("(parsing)").replace(" -> ", ".").lstrip(".")
+    problem = str(error).splitlines()[-1]
+    name = path.rpartition(".")[2]
+    for pattern, reword in _REWORDED:
+        match = pattern.fullmatch(problem)
+        if match is not None:
+            return f"{path}: {reword(match, name)}"
+    return f"{path}: {problem}"
+
+
+_STRUCTURES: Final = {int(frame_type): part for frame_type, part in grammar.FRAMES.items()}
+_LEGAL: Final = {"type": FrameType, "family": AddressFamily}
+
+_REWORDED: Final[tuple[tuple[re.Pattern[str], Callable[[re.Match[str], str], str]], ...]] = (
+    (
+        re.compile(r"parsing expected (\d+) but parsed (\d+)"),
+        lambda match, _: f"expected {int(match[1]):#04x}, got {int(match[2]):#04x}",
+    ),
+    (
+        re.compile(r"object failed validation: (\d+)"),
+        lambda match, name: (
+            f"expected {', '.join(f'{value:#04x} {value.name}' for value in _LEGAL[name])}, "
+            f"got {int(match[1]):#04x}"
+        ),
+    ),
+    (
+        re.compile(r"stream read less than specified amount, expected (\d+), found (\d+)"),
+        lambda match, _: f"expected {match[1]} bytes, got {match[2]}",
+    ),
+    (
+        re.compile("expected end of stream"),
+        lambda _match, _name: "expected the value to end, got more bytes",
+    ),
+)

@@ -1,0 +1,123 @@
+"""`kaudp serve`: accept sessions and tell what happens to them."""
+
+import asyncio
+from collections import Counter
+from typing import Final
+
+import kaudp
+from kaudp.cli import keys
+from kaudp.cli.arguments import (
+    PRESETS,
+    Arguments,
+    Commands,
+    add_command,
+    local_address,
+    preset,
+    whole_number,
+)
+from kaudp.cli.notices import say_event
+from kaudp.cli.output import Output
+from kaudp.cli.stopping import run_until, stop_on_signals
+from kaudp.cli.wording import address_text
+from kaudp.config import Config
+from kaudp.errors import DropReason
+from kaudp.events import SessionUp, State
+from kaudp.wire.keys import PresharedKey
+
+_MAX_SESSIONS: Final = 10_000_000
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
+        "serve",
+        run,
+        summary="Answer heartbeats and print a line per event, until Ctrl-C.",
+        examples="  kaudp serve 4711 --key-file kaudp.key\n"
+        "  kaudp serve [::]:4711 --key-file kaudp.key --preset lan",
+    )
+    parser.add_argument(
+        "address",
+        metavar="[HOST:]PORT",
+        type=local_address,
+        help="where to listen; all IPv4 addresses without HOST, a free port with PORT 0",
+    )
+    parser.add_argument(
+        "--max-sessions",
+        metavar="N",
+        type=whole_number(1, _MAX_SESSIONS, "a number of sessions"),
+        help="accept this many at a time (default 10000)",
+    )
+    parser.add_argument(
+        "--preset", type=preset, default="server", help="|".join(PRESETS) + " (default server)"
+    )
+    keys.add_options(parser)
+
+
+def run(arguments: Arguments, output: Output) -> int:
+    """Serve until a signal comes."""
+    key = keys.required_key(arguments)
+    return asyncio.run(_serve(arguments, key, output))
+
+
+async def _serve(arguments: Arguments, key: PresharedKey, output: Output) -> int:
+    stop = stop_on_signals()
+    async with kaudp.serve(
+        f"udp://{arguments.address}",
+        keys=key,
+        config=_config(arguments),
+    ) as server:
+        journal = _Journal(server, output)
+        where = address_text(server.address)
+        output.say(
+            "listening",
+            f"listening on {where}, preset {arguments.preset}, key id {key.key_id.hex()}",
+            address=where,
+            preset=arguments.preset,
+            key_id=key.key_id.hex(),
+        )
+        await run_until(journal.follow(), stop)
+        await server.close()
+        await journal.follow()
+        journal.conclude()
+    return 0
+
+
+def _config(arguments: Arguments) -> Config:
+    config = PRESETS[arguments.preset]
+    limit = arguments.max_sessions
+    if limit is None:
+        return config()
+    return config(max_sessions=limit, max_sessions_per_key=limit)
+
+
+class _Journal:
+    """Tells the events of a server and sums them up."""
+
+    def __init__(self, server: kaudp.Server, output: Output) -> None:
+        self._server = server
+        self._output = output
+        self._sessions = 0
+
+    async def follow(self) -> None:
+        """Tell the events as they come; ends when the server is closed."""
+        async for event in self._server.events():
+            if isinstance(event, SessionUp) and event.previous is State.CONNECTING:
+                self._sessions += 1
+            say_event(event, self._output, peer=True)
+
+    def conclude(self) -> None:
+        """Tell how many sessions there were, and what was refused."""
+        counters = self._server.counters
+        refused = {reason.value: counters[reason] for reason in DropReason if counters[reason]}
+        self._output.say(
+            "summary",
+            f"{self._sessions} sessions; datagrams refused: {_counts(Counter(refused))}",
+            sessions=self._sessions,
+            refused=refused,
+        )
+
+
+def _counts(refused: Counter[str]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in refused.most_common()) or "none"

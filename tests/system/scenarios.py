@@ -1,0 +1,334 @@
+"""The scenarios: who takes part, what is done to them, and when. They drive; tests judge.
+
+A scenario waits only for what it needs in order to go on, and longer than the bounds allow: what
+comes too late is then in the record, for a test to find.
+"""
+
+import random
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from itertools import cycle
+from types import TracebackType
+from typing import Self
+
+from kaudp import Config, PresharedKey
+from tests.system import bounds
+from tests.system.actors import Actor
+from tests.system.peer import config_to_text
+from tests.system.record import SECOND, Record, now
+from tests.system.topology import BOTH_WAYS, SERVER, Namespace, Way, network
+
+WAN = Config.wan()
+EVERY_SECOND = Config.wan(interval_ms=1_000)
+# At 30 % loss each way one handshake in thirty needs more than the usual 10 s.
+LOSSY = Config.wan(interval_ms=1_000, connect_timeout_ms=60_000)
+RESPONDER = Config.server()
+
+URL = f"udp://{SERVER}:4600"
+ANY_URL = "udp://0.0.0.0:4600"
+CONTROL_URL = f"udp://{SERVER}:4700"
+CONTROL_AFTER_S = (1.0, 15.0)
+SIDES = ("client", "server")
+
+START_S = 60
+PATIENCE_S = 10
+MAPPING_SAMPLE_S = 2
+FREEZE_S = 8
+ONE_WAY_S = 25
+LAST_REPORT_S = 3
+
+
+class Gate:
+    """Holds all scenarios back until each is ready, or has failed: starting is noisy."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._awaited = set(names)
+
+    def arrive(self, name: str) -> None:
+        """Take note that one is ready."""
+        self._awaited.discard(name)
+
+    def wait(self, record: Record) -> None:
+        """Wait for the others."""
+        while self._awaited:
+            record.rest(0.1)
+
+
+class Stage:
+    """One network, its peers, and the verbs of the scenarios."""
+
+    def __init__(self, case: "Case", record: Record, gate: Gate, seconds: float) -> None:
+        self.record = record
+        self.seconds = seconds
+        self.key = PresharedKey.generate().to_text()
+        self._case = case
+        self._gate = gate
+        self._stack = ExitStack()
+        self._ends = 0.0
+
+    def __enter__(self) -> Self:
+        self.network = self._stack.enter_context(network(self._case.name))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    # Who takes part.
+
+    def pair(self) -> None:
+        """Start a server and a client, and wait until both are UP."""
+        since = now()
+        self.serve()
+        self.client = self._act(
+            "client", self.network.client, "connect", URL, *self._settings(self._case.client)
+        )
+        self.wait_for("SessionUp", SIDES, since, START_S)
+
+    def serve(self) -> None:
+        """Start a server and wait until it listens."""
+        since = now()
+        self.server = self._act(
+            "server", self.network.server, "serve", ANY_URL, *self._settings(self._case.server)
+        )
+        self.wait_for("Ready", ("server",), since, START_S)
+
+    def control(self) -> None:
+        """Start the flow without kaudp."""
+        since = now()
+        after = [word for seconds in CONTROL_AFTER_S for word in ("--after", str(seconds))]
+        self._act("answerer", self.network.server, "control-serve", CONTROL_URL, *after)
+        self.wait_for("Ready", ("answerer",), since, START_S)
+        self._act("asker", self.network.client, "control-ask", CONTROL_URL)
+
+    def leave(self) -> None:
+        """Stop both sides in order."""
+        self.client.stop()
+        self.server.stop()
+
+    # Time.
+
+    def begin(self) -> None:
+        """Wait until all scenarios are ready; the scenario's own time starts here."""
+        self._gate.arrive(self._case.name)
+        self._gate.wait(self.record)
+        self._ends = time.monotonic() + self.seconds
+        self.record.add("stage", "Begin")
+
+    def left(self) -> float:
+        """Tell how many seconds of the scenario are left."""
+        return max(0.0, self._ends - time.monotonic())
+
+    def rounds(self, seconds: float) -> Iterator[int]:
+        """Count rounds while there is time for one more; the first is always run."""
+        yield 0
+        count = 1
+        while self.left() >= seconds:
+            yield count
+            count += 1
+
+    def settle(self, seconds: float = 5) -> None:
+        """Let some time pass, so that trouble meets the heartbeat at any of its phases."""
+        self.record.rest(seconds + random.random())
+
+    # What is done, and waited for.
+
+    def fault(self, what: str, act: Callable[[], None]) -> int:
+        """Do harm; write down between which two times it took effect."""
+        return self._mark("Fault", what, act)
+
+    def mend(self, what: str, act: Callable[[], None]) -> int:
+        """Undo it."""
+        return self._mark("Mended", what, act)
+
+    def wait_for(self, kind: str, sides: Iterable[str], since: int, seconds: float) -> None:
+        """Wait for an entry of each side since a time."""
+        for who in sides:
+            what = f"{kind} of {who}"
+            self.record.wait(seconds, what, lambda who=who: self.record.all(kind, who, since))
+
+    def wait_up(self, sides: Iterable[str], since: int) -> None:
+        """Wait for UP, longer than the bound."""
+        bound = bounds.recovery(self._case.client, self._case.server, SECOND) / SECOND
+        self.wait_for("SessionUp", sides, since, bound + PATIENCE_S)
+
+    def wait_down(self, sides: Iterable[str], since: int) -> None:
+        """Wait for DOWN, longer than the bound."""
+        for who, judge in (("client", self._case.client), ("server", self._case.server)):
+            if who in sides:
+                bound = bounds.detection(judge, self._case.client, self._case.server, SECOND)
+                self.wait_for("SessionDown", (who,), since, bound / SECOND + PATIENCE_S)
+
+    def note_mappings(self) -> None:
+        """Write down what the router's connection tracking holds."""
+        for mapping in self.network.mappings():
+            self.record.add("router", "Mapping", **asdict(mapping))
+
+    def note_drops(self) -> None:
+        """Write down how many frames of the session the router has dropped each way."""
+        drops = {way.name: self.network.frames_dropped(way) for way in BOTH_WAYS}
+        self.record.add("router", "Drops", **drops)
+
+    def _mark(self, kind: str, what: str, act: Callable[[], None]) -> int:
+        began = now()
+        act()
+        self.record.add("stage", kind, began, what=what, done=now())
+        return began
+
+    def _act(self, who: str, where: Namespace, *arguments: str) -> Actor:
+        actor = Actor(who, where, self.record, *arguments)
+        self._stack.callback(actor.stop)
+        return actor
+
+    def _settings(self, config: Config) -> tuple[str, ...]:
+        return "--key", self.key, "--config", config_to_text(config)
+
+
+def binding(stage: Stage) -> None:
+    """Beat every 5 s through a NAT that forgets after 8; at the end, reach a silent client."""
+    stage.pair()
+    stage.control()
+    stage.begin()
+    while stage.left():
+        stage.note_mappings()
+        stage.record.rest(MAPPING_SAMPLE_S)
+    frozen = stage.fault("client frozen", lambda: stage.client.send(signal.SIGSTOP))
+    stage.note_mappings()
+    stage.wait_for("SessionSuspect", ("server",), frozen, PATIENCE_S)
+    stage.record.rest(1)
+    stage.note_mappings()
+    thawed = stage.mend("client thawed", lambda: stage.client.send(signal.SIGCONT))
+    stage.wait_up(("server",), thawed)
+    stage.record.rest(LAST_REPORT_S)
+
+
+def loss(percent: float) -> Callable[[Stage], None]:
+    """Give the scenario of random loss each way, from the first INIT on."""
+
+    def script(stage: Stage) -> None:
+        stage.network.lose(percent)
+        stage.pair()
+        stage.begin()
+        stage.record.rest(stage.left())
+        stage.network.mend()
+        # Both sides now learn of the last frames what became of them.
+        stage.record.rest(LAST_REPORT_S)
+        stage.note_drops()
+
+    return script
+
+
+def cut(stage: Stage) -> None:
+    """Cut both ways until both sides have noticed, then mend."""
+    stage.pair()
+    stage.begin()
+    for _ in stage.rounds(22):
+        stage.settle()
+        at = stage.fault("both ways cut", stage.network.cut)
+        stage.wait_down(SIDES, at)
+        stage.settle(2)
+        at = stage.mend("both ways", stage.network.mend)
+        stage.wait_up(SIDES, at)
+    stage.settle()
+
+
+def one_way(way: Way) -> Callable[[Stage], None]:
+    """Give the scenario of a path that is cut in one direction, for long."""
+
+    def script(stage: Stage) -> None:
+        stage.pair()
+        stage.begin()
+        for _ in stage.rounds(2 * ONE_WAY_S - 10):
+            stage.settle()
+            stage.fault(f"{way.name} cut", lambda: stage.network.cut((way,)))
+            stage.record.rest(ONE_WAY_S)
+            at = stage.mend(way.name, stage.network.mend)
+            stage.wait_up(SIDES, at)
+        stage.settle()
+
+    return script
+
+
+def frozen(who: str) -> Callable[[Stage], None]:
+    """Give the scenario of a process that stops for longer than a detection takes.
+
+    Each round has a new pair: own stalls are excused for L in ten minutes, no longer.
+    """
+    other = SIDES[1 - SIDES.index(who)]
+
+    def script(stage: Stage) -> None:
+        for count in stage.rounds(22):
+            stage.pair()
+            if not count:
+                stage.begin()
+            stage.settle(3)
+            stage.record.add("stage", "Round")
+            actor = getattr(stage, who)
+            at = stage.fault(f"{who} frozen", lambda actor=actor: actor.send(signal.SIGSTOP))
+            stage.wait_down((other,), at)
+            stage.record.rest(max(0, at / SECOND + FREEZE_S - now() / SECOND))
+            at = stage.mend(f"{who} thawed", lambda actor=actor: actor.send(signal.SIGCONT))
+            stage.wait_up((other,), at)
+            stage.settle(4)
+            stage.leave()
+
+    return script
+
+
+def restart(stage: Stage) -> None:
+    """Kill the server and start another in its place: at once, or when the client has noticed."""
+    stage.pair()
+    stage.begin()
+    outages = cycle((False, True))
+    for _ in stage.rounds(20):
+        stage.settle(4)
+        at = stage.fault("server killed", stage.server.kill)
+        if next(outages):
+            stage.wait_down(("client",), at)
+            stage.settle(2)
+        at = stage.mend("server started", stage.serve)
+        stage.wait_up(SIDES, at)
+    stage.settle(4)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One scenario with its settings; `convicts` are the sides that a fault may bring DOWN."""
+
+    name: str
+    script: Callable[[Stage], None]
+    convicts: frozenset[str] = frozenset()
+    client: Config = EVERY_SECOND
+    server: Config = RESPONDER
+    seconds: float = 60
+
+    @property
+    def interval(self) -> int:
+        """Give T in ns."""
+        return bounds.interval(self.client, self.server)
+
+    def config(self, who: str) -> Config:
+        """Give the settings of a side."""
+        return self.client if who == "client" else self.server
+
+
+CASES = {
+    case.name: case
+    for case in (
+        Case("binding", binding, client=WAN, seconds=80),
+        *(Case(f"loss-{percent}", loss(percent), client=LOSSY) for percent in (0, 10, 20, 30)),
+        Case("cut", cut, frozenset(SIDES)),
+        Case("cut-to-client", one_way(Way.TO_CLIENT), frozenset({"client"})),
+        Case("cut-to-server", one_way(Way.TO_SERVER), frozenset({"server"})),
+        Case("frozen-server", frozen("server"), frozenset({"client"})),
+        Case("frozen-client", frozen("client"), frozenset({"server"})),
+        Case("restart", restart, frozenset({"client"})),
+    )
+}
