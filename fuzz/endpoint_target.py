@@ -6,7 +6,7 @@ Invariants, which invariants.py checks after every verb:
 - a datagram without a valid tag is left to the application, changes nothing and draws nothing;
 - one that is refused after its tag verified draws nothing;
 - an answer goes to the source of its request and is not longer, and there is one at most;
-- whatever else is sent goes to the address of a session;
+- whatever else is sent goes to the address of a session, no faster than budget and cadence allow;
 - sessions, embryos and waiting events stay within the configured bounds;
 - a state changes by the transition table only, and the events tell each change once, in order;
 - a session that is not over always waits for the timer that its state needs;
@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from fuzz import peer
-from fuzz.invariants import Side
+from fuzz.invariants import Side, check_rate
 from fuzz.pair import KEYS, STRANGERS, Log, Pair
 from fuzz.script import Reader, Step, Verb
 from kaudp import Session, SessionStateError
@@ -45,6 +45,7 @@ def endpoint(data: bytes, log: Log | None = None) -> None:
     for side in pair.sides:
         side.deaf = False
         pair.tick(side)
+        check_rate(side)
 
 
 # What the network does.

@@ -14,6 +14,7 @@ from kaudp.core.handshake import EMBRYO_LIFETIME
 from kaudp.core.paths import Address
 from kaudp.core.session import Context
 from kaudp.core.states import TRANSITIONS
+from kaudp.core.suspicion import SUSPICION_BUDGET_MAX
 from kaudp.core.timers import Timer
 from kaudp.events import (
     ConnectFailed,
@@ -24,7 +25,7 @@ from kaudp.events import (
     SessionSuspect,
     SessionUp,
 )
-from kaudp.units import MILLISECOND
+from kaudp.units import MILLISECOND, SECOND
 from kaudp.wire.grammar import FrameType
 
 Sent = list[tuple[bytes, Address]]
@@ -43,6 +44,7 @@ STATE_TOLD: Final[dict[type[Event], State]] = {
     ConnectFailed: State.CLOSED,
 }
 
+JUDGING: Final = {Timer.OVERDUE, Timer.VERDICT, Timer.SUSPICION_PROBE}
 # The timers without which a session in a state would do nothing any more: (initiator, responder).
 AWAKE: Final[dict[State, tuple[set[Timer], set[Timer]]]] = {
     State.CONNECTING: ({Timer.HANDSHAKE}, set()),
@@ -63,6 +65,8 @@ class Side:
         self.endpoint = endpoint
         self.deaf = False
         self.heard = 0
+        self.probes: list[int] = []
+        self.least_interval: dict[Session, int] = {}
         self._told: dict[Session, State] = {}
         self._lost = 0
 
@@ -189,8 +193,10 @@ def check(side: Side, now: int, deadlines_before: Deadlines) -> None:
             assert at > now, f"KA-8.2-3: {timer.name} of {session} is set to the past"
     sessions = side.sessions
     for session in sessions:
-        _check_awake(session)
-        assert session.stats.interval >= MILLISECOND, f"8.2: T is {session.stats.interval} ns"
+        _check_timers(session)
+        interval = session.stats.interval
+        assert interval >= MILLISECOND, f"8.2: T is {interval} ns"
+        side.least_interval[session] = min(interval, side.least_interval.get(session, interval))
     _check_bounds(side, len(sessions))
 
 
@@ -202,18 +208,34 @@ def check_timers_handled(side: Side, now: int, sent: Sent, *, was_quiet: bool) -
     assert len(sent) <= SENT_BY_TIMERS * max(1, len(side.known)), "KA-8.2-1: made up for a pause"
 
 
+def check_rate(side: Side) -> None:
+    """Check that no peer made a side probe faster than budget and cadences allow. KA-7.4-4."""
+    for window in (SECOND, 10 * SECOND, 100 * SECOND):
+        most = sum(_most_probes(side, session, window) for session in side.known)
+        for first, last in zip(side.probes, side.probes[most:], strict=False):
+            assert last - first >= window, f"KA-7.4-4: over {most} probes in {window} ns"
+
+
+def _most_probes(side: Side, session: Session, window: int) -> int:
+    """Each handshake brings a new budget and an excuse for a few probes at once."""
+    interval = side.least_interval.get(session, window)
+    handshakes = max(1, session.stats.handshakes)
+    return handshakes * (SUSPICION_BUDGET_MAX + 4) + 6 * (window // interval + 1)
+
+
 def deadlines(side: Side) -> Deadlines:
     """Give every deadline of every session."""
     return {session: dict(session.timers._deadlines) for session in side.known}
 
 
-def _check_awake(session: Session) -> None:
-    """Spec: KA-7.3-1, KA-7.3-3, KA-7.4-1, KA-7.5-4, KA-7.6-1, KA-8.2-1, KA-8.6-4."""
-    if session.timers.armed(Timer.PAUSE_END) is not None and session.state is not State.CLOSED:
+def _check_timers(session: Session) -> None:
+    """Spec: KA-7.3-1, KA-7.3-3, KA-7.4-1, KA-7.5-4, KA-7.6-1, KA-8.2-1, KA-8.6-2, KA-8.6-4."""
+    armed = {timer for timer in Timer if session.timers.armed(timer) is not None}
+    if Timer.PAUSE_END in armed and session.state is not State.CLOSED:
+        assert not armed & JUDGING, f"KA-8.6-2: {session} judges in a pause"
         return
-    for timer in AWAKE[session.state][not session.initiator]:
-        armed = session.timers.armed(timer)
-        assert armed is not None, f"{session} waits for nothing: no {timer.name}"
+    missing = AWAKE[session.state][not session.initiator] - armed
+    assert not missing, f"{session} waits for nothing: no {missing}"
 
 
 def _check_bounds(side: Side, sessions: int) -> None:

@@ -12,6 +12,7 @@ from fuzz.invariants import Reception, Side
 from kaudp import Config, DetectorKind, Endpoint, PresharedKey, Session
 from kaudp.core.paths import Address
 from kaudp.units import MILLISECOND, SECOND
+from kaudp.wire.grammar import FrameType
 
 START: Final = 1_000 * SECOND
 FIRST_KEY: Final = PresharedKey(bytes(range(32)))
@@ -182,6 +183,7 @@ class Pair:
             self.history.append(data)
             self.authentic.add(data)
             self._wire.append((_other(self, side), data))
+            side.probes += [self.now] * (data[1] == FrameType.PROBE)
         return sent
 
 

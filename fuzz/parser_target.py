@@ -122,7 +122,7 @@ def _check_payload(
 ) -> None:
     payload = _accepted(parse, data)
     seen = _seen(structure, data)
-    if seen is not None and not _legal_parameters(seen["parameters"]):
+    if seen is not None and not _legal_payload(seen):
         seen = None
     assert (payload is None) == (seen is None), f"codec {payload}, grammar {seen}"
     if payload is None:
@@ -131,6 +131,11 @@ def _check_payload(
     built = build(payload)
     assert parse(built) == payload
     assert _seen(structure, built) == seen
+
+
+def _legal_payload(seen: dict[str, Any]) -> bool:
+    """Spec: KA-3.1-7, KA-3.8-5."""
+    return _legal_parameters(seen["parameters"]) and OptionType.CLOSE_REASON not in seen["options"]
 
 
 # The grammar's view of a plaintext, with the rules of section 3.8 that no layout can state.

@@ -79,7 +79,7 @@ def preset(text: str) -> str:
     return text
 
 
-def number(low: float, high: float, unit: str) -> Callable[[str], float]:
+def number(low: float, high: float, what: str, unit: str) -> Callable[[str], float]:
     """Make the type of numbers from low to high."""
 
     def parse(text: str) -> float:
@@ -88,7 +88,7 @@ def number(low: float, high: float, unit: str) -> Callable[[str], float]:
         except ValueError:
             value = float("nan")
         if not low <= value <= high:
-            raise UsageError(f"expected {low:g} to {high:g} {unit}, got {text!r}")
+            raise UsageError(f"expected {what} of {low:g} to {high:g} {unit}, got {text!r}")
         return value
 
     return parse

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 from kaudp.cli.output import Output
 from kaudp.cli.relay import Traffic
 from kaudp.cli.story import CLIENT, PATH, SERVER, SIDES, Story
-from kaudp.cli.wording import milliseconds, span
+from kaudp.cli.wording import amount, milliseconds, span
 from kaudp.units import SECOND
 
 EXIT_UNEXPECTED: Final = 1
@@ -41,7 +41,7 @@ def _happened(outcome: Outcome) -> list[str]:
         suspicions = sum(story.suspicions(who) for who in SIDES)
         lines.append(
             f"  loss    {before.lost} of {before.datagrams} datagrams lost before the cut: "
-            f"{suspicions} suspicions, {alarms} false alarms"
+            f"{amount(suspicions, 'suspicion')}, {amount(alarms, 'false alarm')}"
         )
     lines.append(f"  cut     {_both(story.detection, 'DOWN after')}")
     lines.append(f"  return  {_both(story.recovery, 'UP after')}")

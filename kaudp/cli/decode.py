@@ -15,6 +15,7 @@ from kaudp.cli.capture import Datagram, is_capture, read_capture
 from kaudp.cli.dissection import Dissection, OpeningKeys, dissect
 from kaudp.cli.frame_view import frame_facts, frame_text
 from kaudp.cli.output import Output
+from kaudp.cli.wording import amount
 
 EXIT_INVALID: Final = 1
 STDIN: Final = "-"
@@ -106,7 +107,8 @@ class _Tally:
         """Show the counts."""
         self._output.say(
             "summary",
-            f"{self.frames} frames, {self.invalid} of them invalid; {self.others} other packets",
+            f"{amount(self.frames, 'frame')}, {self.invalid} of them invalid; "
+            f"{amount(self.others, 'other packet')}",
             frames=self.frames,
             invalid=self.invalid,
             others=self.others,
@@ -146,7 +148,7 @@ def _read_lines(file: BinaryIO) -> Iterator[Datagram]:
         data = _hexadecimal(text)
         if data is None:
             raise UsageError(
-                f"line {number}: expected an even number of hexadecimal digits, "
+                f"expected an even number of hexadecimal digits in line {number}, "
                 f"got {_shortened(text)}"
             )
         yield Datagram(data)

@@ -44,14 +44,14 @@ def add_to(commands: Commands) -> None:
     )
     parser.add_argument(
         "--seconds",
-        type=number(SHORTEST_SECONDS, LONGEST_SECONDS, "seconds"),
+        type=number(SHORTEST_SECONDS, LONGEST_SECONDS, "a length", "seconds"),
         default=DEFAULT_SECONDS,
         help=f"how long, {SHORTEST_SECONDS} to {LONGEST_SECONDS} (default {DEFAULT_SECONDS:g})",
     )
     parser.add_argument(
         "--loss",
         metavar="PERCENT",
-        type=number(0, 90, "percent"),
+        type=number(0, 90, "a loss", "percent"),
         default=10.0,
         help="lose this much of all datagrams, each way (default 10)",
     )

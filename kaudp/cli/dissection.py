@@ -1,17 +1,20 @@
 """A datagram taken apart by the grammar: its sections of fields, and why it is refused.
 
-What is legal is said by the grammar and by the receiver's own checks; nothing is judged anew here.
+What is legal is said by the grammar, by the lengths that follow from it, and by the receiver's own
+checks.
 """
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from construct import Construct, ConstructError, Container, GreedyBytes, Struct
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from kaudp.cli.wording import amount
 from kaudp.core.channel import Channel
 from kaudp.errors import DropReason, Refused
 from kaudp.units import MAX_UINT32
@@ -66,16 +69,14 @@ def _read_header(data: bytes, result: Dissection) -> None:
     structure = _STRUCTURES.get(data[1] if len(data) > 1 else 0, grammar.Transport)
     _read_section("header", structure, data, result, DropReason.NOT_KAUDP)
     frame_type = FrameType(data[1])
-    try:
-        result.frame_type = codec.classify(data)
-    except Refused as refused:
-        # The grammar found every field legal, so it is the length.
-        least = _least_bytes(frame_type)
+    least = _least_bytes(frame_type)
+    most = least if frame_type is FrameType.COOKIE else grammar.MAX_FRAME_BYTES
+    if not least <= len(data) <= most:
         raise Refused(
-            refused.reason,
-            f"length: expected {least} to {grammar.MAX_FRAME_BYTES} bytes for "
-            f"{frame_type.name}, got {len(data)}",
-        ) from None
+            DropReason.NOT_KAUDP,
+            f"length: expected {least} to {most} bytes for {frame_type.name}, got {len(data)}",
+        )
+    result.frame_type = frame_type
 
 
 def _read_init_payload(psk: PresharedKey, data: bytes, result: Dissection) -> None:
@@ -90,7 +91,8 @@ def _read_init_payload(psk: PresharedKey, data: bytes, result: Dissection) -> No
             return  # Sealed under another key, about which nothing is known.
         raise _bad_tag("sealed_payload", "the pre-shared key") from None
     _read_section("payload", grammar.InitPayload, plaintext, result)
-    codec.parse_init_payload(plaintext)
+    with _pinpointed(result):
+        codec.parse_init_payload(plaintext)
 
 
 def _read_transport(traffic: Sequence[AESGCM], data: bytes, result: Dissection) -> None:
@@ -98,10 +100,10 @@ def _read_transport(traffic: Sequence[AESGCM], data: bytes, result: Dissection) 
     opened = _open(traffic, header, data)
     if opened is not None:
         _read_section("body", grammar.Body, opened[1], result)
-        opened[0].accept(header, opened[1], 0)
+        with _pinpointed(result):
+            opened[0].accept(header, opened[1], 0)
     elif header.flags:
-        detail = f"header.flags: expected 0x00, got {header.flags:#04x}"
-        raise Refused(DropReason.RESERVED_FLAG, detail)
+        raise Refused(DropReason.RESERVED_FLAG, next(_offences(result.sections)))
 
 
 def _open(
@@ -159,6 +161,32 @@ def _parse_options(data: bytes) -> tuple[list[Container], ConstructError | None]
     return options, None
 
 
+@contextmanager
+def _pinpointed(result: Dissection) -> Iterator[None]:
+    """Name the field for which the receiver's own check refuses a frame, where it is one field."""
+    try:
+        yield
+    except Refused as refused:
+        offence = next(_offences(result.sections), None)
+        raise Refused(refused.reason, offence) if offence else refused from None
+
+
+def _offences(sections: list[tuple[str, Container]]) -> Iterator[str]:
+    """Say which fields hold what a receiver refuses; the grammar admits it."""
+    for path, fields in sections:
+        for name, value in fields.items():
+            yield from _field_offences(f"{path}.{name}", name, value)
+
+
+def _field_offences(path: str, name: str, value: Any) -> Iterator[str]:  # noqa: ANN401
+    if isinstance(value, Container):
+        yield from _offences([(path, value)])
+    elif isinstance(value, list):
+        yield from _offences([(f"{path}[{index}]", part) for index, part in enumerate(value)])
+    elif name in _REFUSED and _REFUSED[name][0](value):
+        yield f"{path}: expected {_REFUSED[name][1]}, got {value:#04x}"
+
+
 def _least_bytes(frame_type: FrameType) -> int:
     if frame_type in codec.TRANSPORT_TYPES:
         return codec.STEADY_FRAME_BYTES
@@ -187,6 +215,15 @@ def _explain(error: ConstructError) -> str:
     return f"{path}: {problem}"
 
 
+# For the words only: whether a frame is refused is said by the receiver's own checks.
+_REFUSED: Final[dict[str, tuple[Callable[[int], bool], str]]] = {
+    "flags": (lambda flags: flags != 0, "0x00"),
+    "packet_number": (lambda number: number < 1, "1 or more"),
+    "state": (lambda state: not codec.MIN_STATE <= state <= codec.MAX_STATE, "1 to 6"),
+    "desired_interval_us": (lambda interval: interval < 1, "1 or more"),
+    "suspicion_burst": (lambda burst: burst < 1, "1 or more"),
+    "type": (lambda kind: kind >= grammar.CRITICAL, "a known type where critical"),
+}
 _STRUCTURES: Final = {int(frame_type): part for frame_type, part in grammar.FRAMES.items()}
 _LEGAL: Final = {"type": FrameType, "family": AddressFamily}
 
@@ -204,7 +241,7 @@ _REWORDED: Final[tuple[tuple[re.Pattern[str], Callable[[re.Match[str], str], str
     ),
     (
         re.compile(r"stream read less than specified amount, expected (\d+), found (\d+)"),
-        lambda match, _: f"expected {match[1]} bytes, got {match[2]}",
+        lambda match, _: f"expected {amount(match[1], 'byte')}, got {match[2]}",
     ),
     (
         re.compile("expected end of stream"),

@@ -12,7 +12,7 @@ from construct import Container
 from kaudp.cli.capture import Datagram
 from kaudp.cli.dissection import Dissection
 from kaudp.cli.meanings import meaning, option_name, shown, unknown_option
-from kaudp.cli.wording import address_text
+from kaudp.cli.wording import address_text, amount
 
 _INDENT: Final = "  "
 _VALUE_COLUMN: Final = 31
@@ -50,7 +50,7 @@ def frame_facts(datagram: Datagram, dissection: Dissection) -> dict[str, Any]:
 
 def _title(datagram: Datagram, dissection: Dissection) -> str:
     kind = dissection.frame_type.name if dissection.frame_type else "no kaudp frame"
-    title = f"{kind}, {dissection.size} bytes"
+    title = f"{kind}, {amount(dissection.size, 'byte')}"
     if datagram.time is None:
         return title
     moment = datetime.fromtimestamp(datagram.time, UTC).astimezone().strftime("%H:%M:%S.%f")
@@ -79,7 +79,7 @@ def _option(option: Container, depth: int) -> list[str]:
         return [_line(depth, f"option {name}"), *_fields(content, depth + 1)]
     title = f"option {name or f'0x{option.type:02x}'}"
     note = "" if name else unknown_option(option.type)
-    return [_line(depth, title, f"{len(content)} bytes", note)]
+    return [_line(depth, title, amount(len(content), "byte"), note)]
 
 
 def _line(depth: int, name: str, value: str = "", note: str = "") -> str:

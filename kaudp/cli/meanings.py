@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from enum import IntEnum
 from typing import Any, Final
 
-from kaudp.cli.wording import span
+from kaudp.cli.wording import amount, span
 from kaudp.events import CloseReason, State
 from kaudp.units import MAX_UINT32, MICROSECOND, MILLISECOND
 from kaudp.wire.grammar import (
@@ -35,7 +35,7 @@ _HEXADECIMAL: Final = {
 def shown(name: str, value: Any) -> str:  # noqa: ANN401
     """Write a value the way it is usually read."""
     if isinstance(value, bytes):
-        return f"{len(value)} bytes" if name.startswith("sealed") else value.hex() or "(empty)"
+        return amount(len(value), "byte") if name.startswith("sealed") else value.hex() or "(empty)"
     if name in _HEXADECIMAL:
         return f"0x{value:0{_HEXADECIMAL[name]}x}"
     return str(value)

@@ -19,7 +19,7 @@ from kaudp.cli.arguments import (
 from kaudp.cli.notices import say_event
 from kaudp.cli.output import Output
 from kaudp.cli.stopping import run_until, stop_on_signals
-from kaudp.cli.wording import address_text, milliseconds, share, span
+from kaudp.cli.wording import address_text, amount, milliseconds, share, span
 from kaudp.config import Config
 from kaudp.core.stats import Stats
 from kaudp.events import ConnectFailed, Event, RoundTrip, SessionDown, State
@@ -53,14 +53,14 @@ def add_to(commands: Commands) -> None:
         "-i",
         "--interval",
         metavar="SECONDS",
-        type=number(0.01, 500, "seconds"),
+        type=number(0.01, 500, "an interval", "seconds"),
         help="time between probes (default 1, or the preset's); the peer may demand more",
     )
     parser.add_argument(
         "-w",
         "--deadline",
         metavar="SECONDS",
-        type=number(0.1, 10**6, "seconds"),
+        type=number(0.1, 10**6, "a deadline", "seconds"),
         help="stop after this long, whatever came",
     )
     parser.add_argument(
@@ -205,7 +205,7 @@ class _Report:
         lines = [
             title,
             f"{self._replies} replies, {stats.sent} frames sent, {stats.received} received, "
-            f"{stats.suspicions} suspicions, state at the end {state}",
+            f"{amount(stats.suspicions, 'suspicion')}, state at the end {state}",
         ]
         if stats.round_trips:
             lines.append(

@@ -18,7 +18,7 @@ from kaudp.cli.arguments import (
 from kaudp.cli.notices import say_event
 from kaudp.cli.output import Output
 from kaudp.cli.stopping import run_until, stop_on_signals
-from kaudp.cli.wording import address_text
+from kaudp.cli.wording import address_text, amount
 from kaudp.config import Config
 from kaudp.errors import DropReason
 from kaudp.events import SessionUp, State
@@ -113,7 +113,7 @@ class _Journal:
         refused = {reason.value: counters[reason] for reason in DropReason if counters[reason]}
         self._output.say(
             "summary",
-            f"{self._sessions} sessions; datagrams refused: {_counts(Counter(refused))}",
+            f"{amount(self._sessions, 'session')}; datagrams refused: {_counts(Counter(refused))}",
             sessions=self._sessions,
             refused=refused,
         )

@@ -38,6 +38,11 @@ def share(part: float | None) -> str:
     return "-" if part is None else f"{100 * part:.1f}".removesuffix(".0") + "%"
 
 
+def amount(count: int | str, noun: str) -> str:
+    """Write how many there are of something."""
+    return f"{count} {noun}" if str(count) == "1" else f"{count} {noun}s"
+
+
 def address_text(address: Address) -> str:
     """Write a socket address as HOST:PORT."""
     canonical = address_bytes(address)

@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 
 import kaudp
 
+NUMBERS: dict[kaudp.Session, int] = {}
 FACTS = ("rx_at", "round_trip_at", "probe_timeout", "interval", "stalls")
 
 
@@ -146,7 +147,8 @@ async def tell_events(heart: kaudp.Server | kaudp.Connection) -> None:
     async for event in heart.events():
         stats = event.session.stats
         told = {field.name: getattr(event, field.name) for field in fields(event)}
-        del told["session"], told["time"]
+        told["session"] = number_of(event.session)
+        del told["time"]
         facts = {name: getattr(stats, name) for name in FACTS}
         tell(type(event).__name__, event.time, **told, facts=facts)
 
@@ -156,7 +158,7 @@ async def tell_stats(sessions: Callable[[], list[kaudp.Session]], every: float) 
     while True:
         await asyncio.sleep(every)
         for session in sessions():
-            tell("Stats", now(), **asdict(session.stats))
+            tell("Stats", now(), session=number_of(session), **asdict(session.stats))
 
 
 async def tell_heard(sock: socket.socket) -> None:
@@ -170,6 +172,11 @@ def tell(kind: str, at: int, **details: Any) -> None:
     """Print one line."""
     shown = {name: plain(value) for name, value in details.items()}
     print(json.dumps({"kind": kind, "time": at, **shown}), flush=True)
+
+
+def number_of(session: kaudp.Session) -> int:
+    """Tell one session from another: they are counted from 0 as they are first told of."""
+    return NUMBERS.setdefault(session, len(NUMBERS))
 
 
 def plain(value: Any) -> Any:

@@ -3,6 +3,7 @@
 Times are ns of CLOCK_BOOTTIME, the scale of kaudp's events: one for all processes of a machine.
 """
 
+import bisect
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -58,7 +59,7 @@ class Record:
         """Write down what happened."""
         entry = Entry(now() if at is None else at, who, kind, details)
         with self._changed:
-            self._entries.append(entry)
+            bisect.insort(self._entries, entry, key=_time)
             self._changed.notify_all()
         return entry
 
@@ -67,13 +68,10 @@ class Record:
     ) -> list[Entry]:
         """Give what happened, by kind, by who told it, and from and to a time."""
         with self._changed:
-            entries = sorted(self._entries, key=lambda entry: entry.time)
-        return [
-            entry
-            for entry in entries
-            if kind in (None, entry.kind) and who in (None, entry.who)
-            if since <= entry.time < until
-        ]
+            begin = bisect.bisect_left(self._entries, since, key=_time)
+            end = bisect.bisect_left(self._entries, until, key=_time)
+            entries = self._entries[begin:end]
+        return [e for e in entries if kind in (None, e.kind) and who in (None, e.who)]
 
     def first(self, kind: str, who: str, since: int = 0, until: int = 1 << 63) -> Entry:
         """Give the first of its kind. Raises `Missing`."""
@@ -129,6 +127,10 @@ class Record:
         shown = [e for e in entries if e.kind != "Stats" or newest[e.who] is e]
         lines = [_line(entry, start) for entry in shown]
         return "\n".join([f"record of {self.name}:", *lines, *filter(None, [self.failure])])
+
+
+def _time(entry: Entry) -> int:
+    return entry.time
 
 
 def _line(entry: Entry, start: int) -> str:

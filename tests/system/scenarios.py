@@ -256,6 +256,19 @@ def one_way(way: Way) -> Callable[[Stage], None]:
     return script
 
 
+def frames_cut(stage: Stage) -> None:
+    """Let handshakes pass, but no frame of the session that they make, until there were some."""
+    stage.pair()
+    stage.begin()
+    for _ in stage.rounds(14):
+        stage.settle(4)
+        stage.fault("frames to server cut", lambda: stage.network.cut_frames(Way.TO_SERVER))
+        stage.settle(2)
+        at = stage.mend("frames to server", stage.network.mend)
+        stage.wait_up(("server",), at)
+    stage.settle()
+
+
 def frozen(who: str) -> Callable[[Stage], None]:
     """Give the scenario of a process that stops for longer than a detection takes.
 
@@ -269,7 +282,6 @@ def frozen(who: str) -> Callable[[Stage], None]:
             if not count:
                 stage.begin()
             stage.settle(3)
-            stage.record.add("stage", "Round")
             actor = getattr(stage, who)
             at = stage.fault(f"{who} frozen", lambda actor=actor: actor.send(signal.SIGSTOP))
             stage.wait_down((other,), at)
@@ -327,6 +339,7 @@ CASES = {
         Case("cut", cut, frozenset(SIDES)),
         Case("cut-to-client", one_way(Way.TO_CLIENT), frozenset({"client"})),
         Case("cut-to-server", one_way(Way.TO_SERVER), frozenset({"server"})),
+        Case("cut-frames", frames_cut, frozenset({"server"})),
         Case("frozen-server", frozen("server"), frozenset({"client"})),
         Case("frozen-client", frozen("client"), frozenset({"server"})),
         Case("restart", restart, frozenset({"client"})),

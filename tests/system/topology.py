@@ -163,6 +163,10 @@ class Network:
         """Drop all UDP packets of these directions."""
         self._trouble(f"{_udp(way)} jump lost_{way.value}" for way in ways)
 
+    def cut_frames(self, way: Way) -> None:
+        """Drop the frames of sessions of a direction, and let handshakes pass."""
+        self._trouble([f"{_udp(way)} @th,72,8 >= 8 jump lost_{way.value}"])
+
     def mend(self) -> None:
         """End all trouble."""
         self._trouble(())
@@ -264,7 +268,9 @@ def _counter(way: Way) -> str:
 def _mapping(line: str) -> Mapping:
     # Each key comes twice, for the way out and for the way back; the id comes once.
     words = re.findall(r"(\w+)=(\S+)", line)
-    ports = {key: [int(value) for name, value in words if name == key] for key in ("sport", "dport")}
+    ports = {
+        key: [int(value) for name, value in words if name == key] for key in ("sport", "dport")
+    }
     packets = [int(value) for name, value in words if name == "packets"]
     return Mapping(
         identity=int(dict(words)["id"]),
