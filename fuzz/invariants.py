@@ -279,4 +279,3 @@ def _frozen(value: Any) -> Any:
 def _attributes(value: Any) -> list[str]:
     slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
     return slots + list(getattr(value, "__dict__", ()))
-

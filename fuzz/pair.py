@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from fuzz import invariants
 from fuzz.invariants import Reception, Side
-from kaudp import Config, DetectorKind, Endpoint, PresharedKey, Session
+from kaudp import Config, DetectorKind, Endpoint, PresharedKey
 from kaudp.core.paths import Address
 from kaudp.units import MILLISECOND, SECOND
 from kaudp.wire.grammar import FrameType

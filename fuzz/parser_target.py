@@ -35,8 +35,9 @@ SEALED_BYTES: Final = {
 def parser(data: bytes) -> None:
     """Take the same bytes for a datagram, for each body and for both handshake payloads."""
     _check_datagram(data)
+    body_seen = _seen(grammar.Body, data)
     for frame_type in TRANSPORT:
-        _check_body(frame_type, data)
+        _check_body(frame_type, data, body_seen)
     for structure, parse, build in HANDSHAKE_PAYLOADS:
         _check_payload(data, structure, parse, build)
 
@@ -96,9 +97,8 @@ def _check_response(data: bytes, frame: Any) -> None:
 # Bodies and handshake payloads.
 
 
-def _check_body(frame_type: FrameType, data: bytes) -> None:
+def _check_body(frame_type: FrameType, data: bytes, seen: dict[str, Any] | None) -> None:
     body = _accepted(lambda plaintext: codec.parse_body(frame_type, plaintext), data)
-    seen = _seen(grammar.Body, data)
     if seen is not None and not _legal_body(frame_type, seen):
         seen = None
     assert (body is None) == (seen is None), f"{frame_type.name}: codec {body}, grammar {seen}"

@@ -1,7 +1,7 @@
 """The fuzz targets by name, without a fuzzer. As a program: play one input and show what happens.
 
-    python -m fuzz.targets endpoint FILE
-    python -m fuzz.targets parser hex:0b08...
+python -m fuzz.targets endpoint FILE
+python -m fuzz.targets parser hex:0b08...
 """
 
 import sys

@@ -157,8 +157,12 @@ class Liveness:
             return
         if at is None:
             self._timers.disarm(Timer.OVERDUE)
-        else:
-            self._timers.arm(Timer.OVERDUE, max(at, now + 1, self._judge_not_before))
+            return
+        missed = self._timers.armed(Timer.OVERDUE)
+        if missed is not None and at <= now:
+            # A frame that waited while we did not run came in before the timer that is late.
+            self._excuse_stall(now - missed, now)
+        self._timers.arm(Timer.OVERDUE, max(at, now + 1, self._judge_not_before))
 
     def suspect(self, now: int) -> None:
         """Begin a suspicion; the caller probes at once. Spec: KA-7.4-1."""
@@ -214,18 +218,8 @@ class Liveness:
 
         False: on time, or no allowance is left, so judge. Spec: KA-7.7-1 to KA-7.7-3.
         """
-        if lateness <= LATE_TIMER:
+        if not self._excuse_stall(lateness, now):
             return False
-        wait = self.longest_wait
-        charge = max(min(lateness, wait), self.pto)
-        granted = self._stall_allowance.grant(charge, wait, now)
-        if granted < self.pto:
-            return False
-        self.stalls += 1
-        self._shift_judgement(lateness if granted == charge else granted, now)
-        if self._awaited is not None:
-            self._awaited = now
-        self._judge_not_before = now + self.pto
         at = self._judge_not_before
         if self._suspicion is not None:
             at = max(at, self._detector.deadline(self._suspicion.base, self.judged_interval))
@@ -297,6 +291,22 @@ class Liveness:
             self._enter(Input.RECOVERED)
         elif self._recovered == 1:
             self._timers.arm(Timer.PROBE, now + self.spacing())
+
+    def _excuse_stall(self, lateness: int, now: int) -> bool:
+        """Charge a lateness to the allowance, and take it out of the silence. KA-7.7-2, -3."""
+        if lateness <= LATE_TIMER:
+            return False
+        wait = self.longest_wait
+        charge = max(min(lateness, wait), self.pto)
+        granted = self._stall_allowance.grant(charge, wait, now)
+        if granted < self.pto:
+            return False
+        self.stalls += 1
+        self._shift_judgement(lateness if granted == charge else granted, now)
+        if self._awaited is not None:
+            self._awaited = now
+        self._judge_not_before = now + self.pto
+        return True
 
     def _shift_judgement(self, by: int, now: int) -> None:
         """Do not count `by` as silence. Spec: KA-7.7-2."""

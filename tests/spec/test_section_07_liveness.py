@@ -462,6 +462,17 @@ def test_a_stall_in_suspicion_puts_the_verdict_off() -> None:
     assert pair.alice.events[-1].time == planned + lateness + pto
 
 
+@pytest.mark.parametrize("stall", [11 * S, 14 * S, 60 * S])
+def test_a_stalled_responder_does_not_even_suspect(stall: int) -> None:
+    """KA-7.7-1: what waited in its socket shows that the peer lived, not that replies arrived."""
+    pair = Pair(alice=Config.wan(interval_ms=2_000)).up()
+    pair.run(10 * S)
+    pair.world.stall(pair.bob, stall)
+    pair.run(stall + 10 * S)
+    assert pair.bob.kinds() == ["SessionUp"]
+    assert pair.far.stats.stalls >= 1
+
+
 def test_a_timer_that_is_a_little_late_is_on_time() -> None:
     """KA-7.7-1: 100 ms."""
     pair = Pair().up()

@@ -1,0 +1,62 @@
+"""The fuzz targets without a fuzzer: the corpus as it is, altered, and random bytes.
+
+A failing input is shown in hex with the command that plays it again.
+"""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from fuzz import make_corpus
+from fuzz.targets import TARGETS
+
+CORPUS = make_corpus.CORPUS
+INPUTS = sorted(path for name in TARGETS for path in (CORPUS / name).iterdir())
+DRAWN = {"parser": 3_000, "endpoint": 1_200}
+
+
+def play(name: str, data: bytes) -> None:
+    try:
+        TARGETS[name](data)
+    except Exception as error:
+        command = f"python -m fuzz.targets {name} hex:{data.hex()}"
+        pytest.fail(f"{error or type(error).__name__}\nreplay with: {command}")
+
+
+@pytest.mark.parametrize("path", INPUTS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_every_invariant_holds_over_the_corpus(path: Path) -> None:
+    play(path.parent.name, path.read_bytes())
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_every_invariant_holds_over_random_bytes(name: str) -> None:
+    draw = Random(f"random bytes for {name}")
+    for _ in range(DRAWN[name]):
+        play(name, draw.randbytes(draw.randrange(300)))
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_every_invariant_holds_over_the_corpus_altered(name: str) -> None:
+    seeds = [path.read_bytes() for path in INPUTS if path.parent.name == name]
+    for data in islice(altered(seeds, Random(f"alterations for {name}")), DRAWN[name]):
+        play(name, data)
+
+
+def altered(seeds: list[bytes], draw: Random) -> Iterator[bytes]:
+    """Change bytes, cut, and splice two seeds, as a fuzzer does."""
+    while True:
+        one, other = bytearray(draw.choice(seeds)), draw.choice(seeds)
+        for _ in range(draw.randrange(4)):
+            at = draw.randrange(len(one) + 1)
+            one[at : at + draw.randrange(3)] = draw.randbytes(draw.randrange(3))
+        yield bytes(one[: draw.randrange(len(one) + 1)] + other[draw.randrange(len(other) + 1) :])
+
+
+def test_the_corpus_is_what_the_vectors_make() -> None:
+    made = dict(make_corpus.files())
+    assert {name: (CORPUS / name).read_bytes() for name in made} == made
+    size = sum(path.stat().st_size for path in INPUTS)
+    assert size < 1_000_000
