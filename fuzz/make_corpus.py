@@ -80,6 +80,8 @@ def _endpoint_inputs() -> Iterator[tuple[str, bytes]]:
             yield f"init-{test['id']}", write(0, (Step.INIT, {"options": options}), SHORT)
     for name, script in SCENARIOS.items():
         yield f"scenario-{name}", script
+    for name, script in FOUND.items():
+        yield f"found-{name}", script
 
 
 def _sealed(test: dict[str, Any]) -> bytes:
@@ -215,6 +217,74 @@ SCENARIOS: Final[dict[str, bytes]] = {
         0, *[(Step.RESPONSE, {"ephemeral": 9, "parameters": number}) for number in (4, 2)], SHORT
     ),
     "deaf": write(1, (Step.DEAF, {}), (Step.DEAF, {"side": ON_CLIENT}), UP, SHORT, SHORT, SHORT),
+}
+
+PAUSE_10_S: Final = bytes.fromhex("030400002710")
+CLOSE_REASON: Final = bytes.fromhex("05020000")
+PAUSED: Final = {"control": 1, "age": 1200 * SECOND, "options": PAUSE_10_S}
+
+# What broke an invariant once, cut down to what it takes.
+FOUND: Final[dict[str, bytes]] = {
+    # A closed session began a handshake and never ended.
+    "redirect-after-close": write(
+        0, _call(Verb.CLOSE_ALL, ON_CLIENT), _call(Verb.REDIRECT, ON_CLIENT)
+    ),
+    # Another INIT with the same ephemeral key, even under another PSK, got the first one's answer.
+    "ephemeral-used-twice": write(
+        0,
+        (Step.INIT, {"ephemeral": 9}),
+        (Step.INIT, {"ephemeral": 9, "key": 1, "session_id": 1, "source": 1}),
+    ),
+    # A peer that desired an interval of 1 us got it.
+    "interval-of-1-us": write(
+        3, (Step.INIT, {"ephemeral": 9, "parameters": 1}), (Step.TELL, {"state": 1}), UP
+    ),
+    # A responder whose pause ended in DOWN or HALF_OPEN never probed again.
+    "pause-of-peer-ends-in-down": write(
+        1,
+        UP,
+        _run(3 * SECOND, 0),
+        (Step.TELL, {"state": 4} | PAUSED),
+        _run(10 * SECOND, 0),
+        _run(6 * SECOND, 0),
+    ),
+    "own-pause-ends-in-down": write(
+        1, UP, _run(3 * SECOND, 0), _call(Verb.PAUSE, duration=3 * SECOND), _run(10 * SECOND, 0)
+    ),
+    "pause-ends-in-half-open": write(
+        1,
+        UP,
+        *[_run(SECOND, TO_SERVER)] * 2,
+        (Step.TELL, {"state": 2} | PAUSED),
+        _run(10 * SECOND, 0),
+        _run(6 * SECOND, 0),
+    ),
+    # The probe that asks for the own address met the end of the packet numbers: KeyError.
+    "worn-out-when-address-changes": write(
+        0,
+        UP,
+        (Step.TELL, {"side": ON_CLIENT, "state": 1}),
+        _call(Verb.WEAR_OUT, ON_CLIENT),
+        *[(Step.TELL, {"side": ON_CLIENT, "state": 1})] * 2,
+        (Step.TELL, {"side": ON_CLIENT, "state": 1, "address_hash": 9}),
+    ),
+    "worn-out-when-closed-from-elsewhere": write(
+        0,
+        UP,
+        (Step.TELL, {"side": ON_CLIENT, "state": 1}),
+        _call(Verb.WEAR_OUT, ON_CLIENT),
+        *[(Step.TELL, {"side": ON_CLIENT, "state": 1})] * 2,
+        (
+            Step.TELL,
+            {
+                "side": ON_CLIENT,
+                "state": 1,
+                "type": 2,
+                "address_hash": 9,
+                "options": CLOSE_REASON,
+            },
+        ),
+    ),
 }
 
 if __name__ == "__main__":

@@ -53,9 +53,16 @@ def _title(datagram: Datagram, dissection: Dissection) -> str:
     title = f"{kind}, {amount(dissection.size, 'byte')}"
     if datagram.time is None:
         return title
-    moment = datetime.fromtimestamp(datagram.time, UTC).astimezone().strftime("%H:%M:%S.%f")
     route = f"{_address(datagram.source)} > {_address(datagram.destination)}"
-    return f"#{datagram.number} {moment} {route}: {title}"
+    return f"#{datagram.number} {_time_of_day(datagram.time)} {route}: {title}"
+
+
+def _time_of_day(time: float) -> str:
+    try:
+        return datetime.fromtimestamp(time, UTC).astimezone().strftime("%H:%M:%S.%f")
+    except (ValueError, OverflowError, OSError):
+        # A damaged capture may name any year.
+        return f"{time:.6f}"
 
 
 def _fields(fields: Container, depth: int) -> list[str]:

@@ -7,6 +7,7 @@ Spec: section 9.
 import hashlib
 import ipaddress
 from collections.abc import Hashable
+from enum import Enum
 from typing import Any
 
 from kaudp.wire.grammar import AddressFamily
@@ -78,3 +79,42 @@ class PeerPath:
         self.address = address
         self._candidate = None
         return True
+
+
+class Seen(Enum):
+    """What a frame says about our address as the peer sees it."""
+
+    SAME = "same"
+    CHANGED = "changed"
+    ANSWERED = "answered"
+
+
+class OwnAddress:
+    """Our address as the peer sees it: the hash in every frame, the address on request."""
+
+    __slots__ = ("_hash", "_query", "address")
+
+    def __init__(self) -> None:
+        self.address: tuple[str, int] | None = None
+        self._hash: int | None = None
+        self._query = 0
+
+    def restart(self) -> None:
+        """Take note of new keys, under which all hashes are others."""
+        self._hash = None
+        self._query = 0
+
+    def asked(self, packet_number: int) -> None:
+        """Take note of a probe with room for the answer."""
+        self._query = packet_number
+
+    def learn(self, seen_hash: int, confirmed: int, canonical: bytes | None) -> Seen:
+        """Compare with what was seen before; ANSWERED also where the answer lacks the address."""
+        changed = self._hash not in (None, seen_hash)
+        self._hash = seen_hash
+        if self._query:
+            if canonical is None and confirmed < self._query:
+                return Seen.SAME
+            self._query = 0
+            return Seen.ANSWERED
+        return Seen.CHANGED if changed else Seen.SAME

@@ -3,23 +3,27 @@
 Spec: KA-4.3-3, KA-5.3-1, KA-9.1-1, KA-11-2.
 """
 
-from __future__ import annotations
-
 from collections import Counter, OrderedDict
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from kaudp.config import Config
 from kaudp.core.channel import Channel
 from kaudp.core.handshake import EMBRYO_LIFETIME, Attempt, Embryo
 from kaudp.units import SECOND
 
-if TYPE_CHECKING:
-    from kaudp.core.session import Session
-
 LINGER: Final = 30 * SECOND
 
 
+class Keyed(Protocol):
+    """What a session is to the routes."""
+
+    @property
+    def key_id(self) -> bytes:
+        """The id of the pre-shared key it was made under."""
+
+
 T = TypeVar("T")
+S = TypeVar("S", bound=Keyed)
 
 
 class Expiring(Generic[T]):
@@ -46,7 +50,7 @@ class Expiring(Generic[T]):
             self._entries.popitem(last=False)
 
 
-class Routes:
+class Routes(Generic[S]):
     """Look-ups by session id; embryos and lingering channels expire by themselves."""
 
     __slots__ = (
@@ -61,8 +65,8 @@ class Routes:
     )
 
     def __init__(self, config: Config) -> None:
-        self.sessions: dict[bytes, Session] = {}
-        self.pending: dict[bytes, Session] = {}
+        self.sessions: dict[bytes, S] = {}
+        self.pending: dict[bytes, S] = {}
         self.embryos: OrderedDict[bytes, Embryo] = OrderedDict()
         self.per_key: Counter[bytes] = Counter()
         self._embryos_by_identifier: dict[bytes, Embryo] = {}
@@ -70,7 +74,7 @@ class Routes:
         self._spent_attempts: Expiring[Attempt] = Expiring()
         self._config = config
 
-    def add_session(self, session: Session) -> None:
+    def add_session(self, session: S) -> None:
         """Count a new session against its key's limit."""
         self.per_key[session.key_id] += 1
 
@@ -81,7 +85,7 @@ class Routes:
             or self.per_key[key_id] >= self._config.max_sessions_per_key
         )
 
-    def remove_session(self, session: Session) -> None:
+    def remove_session(self, session: S) -> None:
         """Take a session out of the count."""
         self.per_key[session.key_id] -= 1
         if not self.per_key[session.key_id]:

@@ -26,7 +26,15 @@ from kaudp.core.handshake import (
 )
 from kaudp.core.liveness import Liveness
 from kaudp.core.outbox import Outbox
-from kaudp.core.paths import Address, PeerPath, address_bytes, address_from_bytes, address_hash
+from kaudp.core.paths import (
+    Address,
+    OwnAddress,
+    PeerPath,
+    Seen,
+    address_bytes,
+    address_from_bytes,
+    address_hash,
+)
 from kaudp.core.pause import Pause
 from kaudp.core.routes import Routes
 from kaudp.core.rtt import RoundTripTimes
@@ -75,7 +83,7 @@ class Context:
         self.rng = rng
         self.entropy = entropy
         self.outbox = Outbox(config.max_events)
-        self.routes = Routes(config)
+        self.routes: Routes[Session] = Routes(config)
         self.queue: TimerQueue[Session] = TimerQueue()
 
     def draw(self) -> int:
@@ -96,7 +104,6 @@ class Session:
         self.initiator = initiator
         self.timers = TimerTable()
         self.queued_at: int | None = None
-        self.own_address: tuple[str, int] | None = None
         self._context = context
         self._psk = psk
         self._path = PeerPath(address)
@@ -110,8 +117,7 @@ class Session:
         self._retry = HANDSHAKE_RETRY_INITIAL
         self._control_spacing = 0
         self._peer_epoch = b""
-        self._own_hash: int | None = None
-        self._address_query = 0
+        self._own_address = OwnAddress()
         self._address_hash = 0
         self._diagnostic = 0
         self._closing = 0
@@ -139,6 +145,11 @@ class Session:
     def address(self) -> Address:
         """Where the peer is."""
         return self._path.address
+
+    @property
+    def own_address(self) -> tuple[str, int] | None:
+        """Our (host, port) as the peer sees it, None while it has not told. Spec: section 9.2."""
+        return self._own_address.address
 
     @property
     def continuable(self) -> bool:
@@ -270,7 +281,7 @@ class Session:
         self._path = PeerPath(self._path.address)
         seen = payload.options.address_seen
         if seen is not None:
-            self._learn_own_address_told(address_from_bytes(seen), now)
+            self._learn_own_address_told(seen, now)
         self._establish(channel, payload.epoch, payload.parameters, attempt.started, now)
         self._probe(now)
         self.timers.arm(
@@ -449,29 +460,28 @@ class Session:
 
     def _learn_own_address(self, body: Body, now: int) -> None:
         """Notice that the peer sees us elsewhere; ask where. Spec: KA-9.2-1, KA-9.2-2."""
-        if self._own_hash is None:
-            self._own_hash = body.address_hash
-        changed = body.address_hash != self._own_hash
-        self._own_hash = body.address_hash
-        if self._address_query and body.highest_received >= self._address_query:
-            seen = body.options.address_seen
-            self._report_own_address(address_from_bytes(seen) if seen else None, now)
-            self._address_query = 0
-        elif changed and self.initiator and self._liveness.may_hasten(now):
+        seen = self._own_address.learn(
+            body.address_hash, body.highest_received, body.options.address_seen
+        )
+        if seen is Seen.SAME:
+            return
+        if seen is Seen.CHANGED and self.initiator and self._liveness.may_hasten(now):
             self._probe(now, Options(pad=ADDRESS_OPTION_BYTES - OPTION_HEADER_BYTES))
-            self._address_query = self._require_channel().last_sent
-        elif changed and not self._address_query:
-            self._report_own_address(None, now)
+            self._own_address.asked(self._require_channel().last_sent)
+            return
+        self._report_own_address(body.options.address_seen if seen is Seen.ANSWERED else None, now)
 
-    def _learn_own_address_told(self, address: tuple[str, int], now: int) -> None:
-        if self.own_address in (None, address):
-            self.own_address = address
-        else:
-            self._report_own_address(address, now)
+    def _learn_own_address_told(self, canonical: bytes, now: int) -> None:
+        address = address_from_bytes(canonical)
+        if self.own_address is None:
+            self._own_address.address = address
+        elif self.own_address != address:
+            self._report_own_address(canonical, now)
 
-    def _report_own_address(self, address: tuple[str, int] | None, now: int) -> None:
-        previous, self.own_address = self.own_address, address
-        self._context.outbox.emit(OwnAddressChanged(self, now, previous, address))
+    def _report_own_address(self, canonical: bytes | None, now: int) -> None:
+        previous = self.own_address
+        self._own_address.address = address_from_bytes(canonical) if canonical else None
+        self._context.outbox.emit(OwnAddressChanged(self, now, previous, self.own_address))
 
     def _receive_close(self, body: Body, address: Address, now: int) -> None:
         """Confirm the peer's CLOSE and be closed. Spec: KA-6.4-2."""
@@ -578,8 +588,7 @@ class Session:
         self._channel = channel
         self._context.routes.sessions[channel.local_id] = self
         self._address_hash = self._hash_of(self._path.address)
-        self._own_hash = None
-        self._address_query = 0
+        self._own_address.restart()
         self._handshakes += 1
         if self._peer_epoch not in (b"", epoch):
             self._context.outbox.emit(PeerRestarted(self, now))

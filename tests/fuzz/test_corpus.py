@@ -3,6 +3,7 @@
 A failing input is shown in hex with the command that plays it again.
 """
 
+import json
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -11,7 +12,9 @@ from random import Random
 import pytest
 
 from fuzz import make_corpus
+from fuzz.judge import judge
 from fuzz.targets import TARGETS
+from kaudp.wire.grammar import FrameType
 
 CORPUS = make_corpus.CORPUS
 INPUTS = sorted(path for name in TARGETS for path in (CORPUS / name).iterdir())
@@ -60,3 +63,16 @@ def test_the_corpus_is_what_the_vectors_make() -> None:
     assert {name: (CORPUS / name).read_bytes() for name in made} == made
     size = sum(path.stat().st_size for path in INPUTS)
     assert size < 1_000_000
+
+
+def test_the_judge_agrees_with_the_vectors_on_every_body() -> None:
+    tests = json.loads((make_corpus.VECTORS / "frames.json").read_text())["tests"]
+    judged = 0
+    for test in tests:
+        if test["result"] == "valid" or test["id"].startswith("option-"):
+            frame_type = FrameType(test["header"]["type"])
+            verdict = judge(bytes.fromhex(test["plaintext"]))[f"{frame_type.name.lower()}_body"]
+            assert verdict["result"] == test["result"], test["id"]
+            assert verdict.get("reason") == test["reason"], test["id"]
+            judged += 1
+    assert judged > 50

@@ -10,8 +10,6 @@ from tests.system.record import Abandoned, Record
 from tests.system.scenarios import CASES, Case, Gate, Stage
 from tests.system.topology import remove_leftovers
 
-POLL_S = 0.5
-
 
 class Run:
     """All the named cases at once, for the length of a `with`; leaving early gives the rest up."""
@@ -19,6 +17,8 @@ class Run:
     def __init__(self, names: Iterable[str], seconds: float | None = None) -> None:
         self.records = {name: Record(name) for name in names}
         self._gate = Gate(self.records)
+        # Thread.join interrupted by a signal's exception takes the thread for ended (Python 3.11).
+        self._ended = {name: threading.Event() for name in self.records}
         self._threads = {
             name: threading.Thread(target=self._perform, args=(CASES[name], seconds), name=name)
             for name in self.records
@@ -38,19 +38,18 @@ class Run:
     ) -> None:
         for record in self.records.values():
             record.abandon()
-        for thread in self._threads.values():
+        for name, thread in self._threads.items():
+            self.record(name)
             thread.join()
 
     @property
     def over(self) -> bool:
         """Whether all have ended."""
-        return not any(thread.is_alive() for thread in self._threads.values())
+        return all(ended.is_set() for ended in self._ended.values())
 
     def record(self, name: str) -> Record:
         """Give a record when its scenario has ended."""
-        while self._threads[name].is_alive():
-            # In slices, so that Ctrl-C and a test's timeout come through.
-            self._threads[name].join(POLL_S)
+        self._ended[name].wait()
         return self.records[name]
 
     def _perform(self, case: Case, seconds: float | None) -> None:
@@ -64,3 +63,4 @@ class Run:
             record.failure = traceback.format_exc()
         finally:
             self._gate.arrive(case.name)
+            self._ended[case.name].set()
