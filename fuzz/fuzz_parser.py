@@ -8,7 +8,7 @@ import atheris
 # Behind the installed packages, so that an installed kaudp is the one that is fuzzed.
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-with atheris.instrument_imports(include=["kaudp", "fuzz"]):
+with atheris.instrument_imports(include=["kaudp"]):
     from fuzz.targets import parser
 
 atheris.Setup(sys.argv, parser)

@@ -65,6 +65,9 @@ def _parser_inputs() -> Iterator[tuple[str, bytes]]:
             for part, ending in parts.items():
                 if test.get(part) is not None:
                     yield f"{test['id']}.{ending}", bytes.fromhex(test[part])
+    for test in _tests("derivations"):
+        if test["function"] == "cookie":
+            yield f"{test['id']}.cookie", bytes.fromhex(test["expected"]["frame"])
 
 
 def _endpoint_inputs() -> Iterator[tuple[str, bytes]]:
@@ -78,6 +81,10 @@ def _endpoint_inputs() -> Iterator[tuple[str, bytes]]:
         if test["result"] == "valid":
             options = bytes.fromhex(test["init_plaintext"])[INIT_PAYLOAD_BYTES:]
             yield f"init-{test['id']}", write(0, (Step.INIT, {"options": options}), SHORT)
+    for test in _tests("derivations"):
+        if test["function"] == "cookie":
+            frame = bytes.fromhex(test["expected"]["frame"])
+            yield f"stranger-{test['id']}", write(0, (Step.STRANGER, {"data": frame}), UP)
     for name, script in SCENARIOS.items():
         yield f"scenario-{name}", script
     for name, script in FOUND.items():
@@ -92,7 +99,8 @@ def _sealed(test: dict[str, Any]) -> bytes:
         "plaintext": bytes.fromhex(test["plaintext"]),
     }
     to_client = frame | {"side": ON_CLIENT}
-    return write(0, UP, (Step.SEAL, frame), (Step.SEAL, to_client), SHORT)
+    # At this cadence both have sent what the vectors confirm within a second.
+    return write(1, UP, (Step.SEAL, frame), (Step.SEAL, to_client), UP)
 
 
 def _tests(vectors: str) -> list[dict[str, Any]]:
@@ -115,6 +123,9 @@ def _call(verb: Verb, side: int = 0, **given: int) -> tuple[Step, dict[str, Any]
 UP: Final = _run(SECOND)
 SHORT: Final = _run(10 * SECOND)
 SILENCE: Final = _run(61 * SECOND, 0)
+PAUSE_10_S: Final = bytes.fromhex("030400002710")
+CLOSE_REASON: Final = bytes.fromhex("05020000")
+PAUSED: Final = {"control": 1, "age": 1200 * SECOND, "options": PAUSE_10_S}
 
 SCENARIOS: Final[dict[str, bytes]] = {
     "healthy": write(0, UP, SHORT, SHORT, SHORT),
@@ -216,12 +227,17 @@ SCENARIOS: Final[dict[str, bytes]] = {
     "lying-responder": write(
         0, *[(Step.RESPONSE, {"ephemeral": 9, "parameters": number}) for number in (4, 2)], SHORT
     ),
+    "low-order-responder": write(
+        0, *[(Step.RESPONSE, {"ephemeral": number}) for number in range(3)], SHORT
+    ),
+    "close-reason-in-handshake": write(
+        0,
+        (Step.INIT, {"ephemeral": 9, "options": CLOSE_REASON}),
+        (Step.RESPONSE, {"ephemeral": 9, "options": CLOSE_REASON}),
+        SHORT,
+    ),
     "deaf": write(1, (Step.DEAF, {}), (Step.DEAF, {"side": ON_CLIENT}), UP, SHORT, SHORT, SHORT),
 }
-
-PAUSE_10_S: Final = bytes.fromhex("030400002710")
-CLOSE_REASON: Final = bytes.fromhex("05020000")
-PAUSED: Final = {"control": 1, "age": 1200 * SECOND, "options": PAUSE_10_S}
 
 # What broke an invariant once, cut down to what it takes.
 FOUND: Final[dict[str, bytes]] = {

@@ -105,6 +105,8 @@ def response(
         return None
     answered: Attempt = waiting[attempt % len(waiting)]
     header = codec.parse_init_header(answered.init)
+    if ephemeral < len(LOW_ORDER):  # there is no key that would seal the answer
+        return codec.build_response(header.sender_session_id, LOW_ORDER[ephemeral], bytes(60))
     psk = next(psk for psk in KEYS if psk.key_id == header.key_id)
     responder = noise.Responder(psk.secret, answered.init[: codec.INIT_PROLOGUE_BYTES])
     responder.read_message_1(

@@ -26,7 +26,7 @@ SHORTEST_SECONDS: Final = 5
 LONGEST_SECONDS: Final = 40
 INTERVALS_PER_DEMO: Final = 60
 CUT_AT: Final = 0.35
-MENDED_AT: Final = 0.6
+MENDED_AT: Final = 0.55
 DELAYS_PER_INTERVAL: Final = 25
 TICK_S: Final = 0.1
 LOCALHOST: Final = "127.0.0.1"
@@ -146,6 +146,7 @@ class _Play:
         finally:
             for follower in followers:
                 follower.cancel()
+            await asyncio.gather(*followers, return_exceptions=True)
             # The goodbyes of the two sides shall arrive.
             self._path.loss, self._path.cut = 0.0, False
 

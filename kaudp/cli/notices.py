@@ -54,6 +54,10 @@ def _own_address(event: OwnAddressChanged) -> str:
     return f"the peer now sees us at {where}"
 
 
+def _paused(event: PeerPaused) -> str:
+    return f"no judgement for {span(event.duration)}" if event.duration else "the pause is over"
+
+
 KINDS: Final[dict[type[Event], Kind]] = {
     SessionUp: Kind("UP", State.UP, _up),
     SessionSuspect: Kind(
@@ -72,7 +76,7 @@ KINDS: Final[dict[type[Event], Kind]] = {
         lambda event: f"from {address_text(event.previous)} to {address_text(event.address)}",
     ),
     OwnAddressChanged: Kind("OWN_ADDRESS_CHANGED", None, _own_address),
-    PeerPaused: Kind("PEER_PAUSED", None, lambda event: f"no judgement for {span(event.duration)}"),
+    PeerPaused: Kind("PEER_PAUSED", None, _paused),
 }
 
 

@@ -26,7 +26,7 @@ def play(name: str, data: bytes) -> None:
         TARGETS[name](data)
     except Exception as error:
         command = f"python -m fuzz.targets {name} hex:{data.hex()}"
-        pytest.fail(f"{error or type(error).__name__}\nreplay with: {command}")
+        pytest.fail(f"{type(error).__name__}: {error}\nreplay with: {command}")
 
 
 @pytest.mark.parametrize("path", INPUTS, ids=lambda path: f"{path.parent.name}/{path.name}")

@@ -58,7 +58,7 @@ class Run:
             with Stage(case, record, self._gate, seconds or case.seconds) as stage:
                 case.script(stage)
         except Abandoned:
-            record.failure = "given up"
+            record.add("stage", "GivenUp")
         except Exception:
             record.failure = traceback.format_exc()
         finally:

@@ -17,7 +17,7 @@ COUNTED = ("SessionUp", "SessionSuspect", "SessionHalfOpen", "SessionDown", "Pee
 class Outage:
     """One fault, in ns: it took effect between `began` and `done`, and `mended` likewise.
 
-    `ends` is when the next one begins.
+    `ends` is when the next one begins. What did not come is FOREVER.
     """
 
     began: int
@@ -30,33 +30,24 @@ class Outage:
 def outages(record: Record) -> list[Outage]:
     """Pair the faults of a record with their mending."""
     faults = record.all("Fault")
-    begins = [fault.time for fault in faults]
-    return [
-        Outage(fault.time, fault["done"], mended.time, mended["done"], ends)
-        for fault, ends in zip(faults, [*begins, FOREVER][1:], strict=True)
-        for mended in [record.first("Mended", "stage", fault.time, ends)]
-    ]
+    ends = [*(fault.time for fault in faults), FOREVER][1:]
+    return [_outage(record, fault, end) for fault, end in zip(faults, ends, strict=True)]
 
 
 def verdict(record: Record, who: str, outage: Outage) -> Entry:
-    """Give the first verdict of a side in an outage."""
-    since, until = outage.began, outage.mended
-    found = [entry for kind in VERDICTS for entry in record.all(kind, who, since, until)]
-    # An AssertionError that names what is missing, if there is none.
-    return min(found, key=lambda entry: entry.time, default=None) or record.first(
-        VERDICTS[0], who, since, until
-    )
+    """Give the first verdict of a side in an outage. Raises `Missing`."""
+    found = _of_kinds(record, VERDICTS, who, outage.began, outage.mended)
+    return found[0] if found else record.first("SessionDown", who, outage.began, outage.mended)
 
 
 def false_downs(record: Record) -> list[Entry]:
     """Give each DOWN that no fault explains."""
     convicts = CASES[record.name].convicts
-    true = [(outage.began, outage.mended) for outage in outages(record)]
+    spans = [(outage.began, outage.mended) for outage in outages(record)]
     return [
         down
         for down in record.all("SessionDown")
-        if down.who not in convicts
-        or not any(began <= down.time < mended for began, mended in true)
+        if down.who not in convicts or not any(begin <= down.time < end for begin, end in spans)
     ]
 
 
@@ -67,11 +58,23 @@ def figures(record: Record) -> dict[str, Any]:
         "failure": record.failure,
         "outages": len(record.all("Mended")),
         "events": {who: _counts(record, who) for who in SIDES},
-        "false_downs": len(false_downs(record)) if not record.failure else None,
+        "false_downs": len(false_downs(record)),
         "detection_s": {who: _spread(_detections(record, who)) for who in SIDES},
         "recovery_s": {who: _spread(_recoveries(record, who)) for who in SIDES},
         "loss": _loss(record),
     }
+
+
+def _outage(record: Record, fault: Entry, ends: int) -> Outage:
+    mended = [(entry.time, entry["done"]) for entry in record.all("Mended", None, fault.time, ends)]
+    return Outage(fault.time, fault["done"], *[*mended, (FOREVER, FOREVER)][0], ends)
+
+
+def _of_kinds(
+    record: Record, kinds: tuple[str, ...], who: str, since: int, until: int
+) -> list[Entry]:
+    found = [entry for kind in kinds for entry in record.all(kind, who, since, until)]
+    return sorted(found, key=lambda entry: entry.time)
 
 
 def _counts(record: Record, who: str) -> dict[str, int]:
@@ -79,34 +82,26 @@ def _counts(record: Record, who: str) -> dict[str, int]:
 
 
 def _detections(record: Record, who: str) -> list[float]:
-    return _delays(record, who, VERDICTS, [(o.began, o.mended) for o in _whole(record)])
+    """Give the seconds from each fault to the first verdict."""
+    spans = [(outage.began, outage.mended) for outage in outages(record)]
+    return _delays(record, who, VERDICTS, spans)
 
 
 def _recoveries(record: Record, who: str) -> list[float]:
+    """Give the seconds from the mending to UP, of faults that led to a verdict."""
     spans = [
-        (o.mended_done, o.ends) for o in _whole(record) if _firsts(record, who, o.began, o.mended)
+        (outage.mended_done, outage.ends)
+        for outage in outages(record)
+        if _of_kinds(record, VERDICTS, who, outage.began, outage.mended)
     ]
     return _delays(record, who, ("SessionUp",), spans)
-
-
-def _whole(record: Record) -> list[Outage]:
-    return [] if record.failure else outages(record)
-
-
-def _firsts(record: Record, who: str, since: int, until: int) -> list[Entry]:
-    return [entry for kind in VERDICTS for entry in record.all(kind, who, since, until)]
 
 
 def _delays(
     record: Record, who: str, kinds: tuple[str, ...], spans: list[tuple[int, int]]
 ) -> list[float]:
-    """Give the seconds from the start of each span to the first event of these kinds in it."""
-    delays = []
-    for since, until in spans:
-        times = [entry.time for kind in kinds for entry in record.all(kind, who, since, until)]
-        if times:
-            delays.append((min(times) - since) / SECOND)
-    return delays
+    firsts = [(since, _of_kinds(record, kinds, who, since, until)[:1]) for since, until in spans]
+    return [(entry.time - since) / SECOND for since, found in firsts for entry in found]
 
 
 def _spread(values: list[float]) -> tuple[float, float, float] | None:
