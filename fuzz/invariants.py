@@ -29,7 +29,6 @@ from kaudp.units import MILLISECOND, SECOND
 from kaudp.wire.grammar import FrameType
 
 Sent = list[tuple[bytes, Address]]
-Deadlines = dict[Session, dict[Timer, int]]
 
 ANSWERS: Final = {FrameType.RESPONSE, FrameType.REPLY}
 # Each kind of timer fires once per session at most; the third suspicion probe adds an INIT.
@@ -65,6 +64,7 @@ class Side:
         self.endpoint = endpoint
         self.deaf = False
         self.heard = 0
+        self.deadlines: dict[Session, dict[Timer, int]] = {}
         self.probes: list[int] = []
         self.least_interval: dict[Session, int] = {}
         self._told: dict[Session, State] = {}
@@ -186,17 +186,15 @@ def _mute(session: Session) -> bool:
     return session.state is State.CLOSED or (channel is not None and channel.exhausted)
 
 
-def check(side: Side, now: int, deadlines_before: Deadlines) -> None:
+def check(side: Side, now: int) -> None:
     """Check what holds after every verb."""
-    for session, timers in deadlines(side).items():
-        for timer, at in timers.items() - deadlines_before.get(session, {}).items():
-            assert at > now, f"KA-8.2-3: {timer.name} of {session} is set to the past"
     sessions = side.sessions
     for session in sessions:
-        _check_timers(session)
-        interval = session.stats.interval
+        _check_timers(session, side.deadlines.get(session, {}), now)
+        interval = session._liveness.interval
         assert interval >= MILLISECOND, f"8.2: T is {interval} ns"
         side.least_interval[session] = min(interval, side.least_interval.get(session, interval))
+    side.deadlines = {session: dict(session.timers._deadlines) for session in sessions}
     _check_bounds(side, len(sessions))
 
 
@@ -217,24 +215,21 @@ def check_rate(side: Side) -> None:
 
 
 def _most_probes(side: Side, session: Session, window: int) -> int:
-    """Each handshake brings a new budget and an excuse for a few probes at once."""
+    """Each handshake brings a new budget and a reason for a few probes at once."""
     interval = side.least_interval.get(session, window)
     handshakes = max(1, session.stats.handshakes)
     return handshakes * (SUSPICION_BUDGET_MAX + 4) + 6 * (window // interval + 1)
 
 
-def deadlines(side: Side) -> Deadlines:
-    """Give every deadline of every session."""
-    return {session: dict(session.timers._deadlines) for session in side.known}
-
-
-def _check_timers(session: Session) -> None:
+def _check_timers(session: Session, before: dict[Timer, int], now: int) -> None:
     """Spec: KA-7.3-1, KA-7.3-3, KA-7.4-1, KA-7.5-4, KA-7.6-1, KA-8.2-1, KA-8.6-2, KA-8.6-4."""
-    armed = {timer for timer in Timer if session.timers.armed(timer) is not None}
+    armed = session.timers._deadlines
+    for timer, at in armed.items():
+        assert at > now or at == before.get(timer), f"KA-8.2-3: {timer!r} is set to the past"
     if Timer.PAUSE_END in armed and session.state is not State.CLOSED:
-        assert not armed & JUDGING, f"KA-8.6-2: {session} judges in a pause"
+        assert not JUDGING & armed.keys(), f"KA-8.6-2: {session} judges in a pause"
         return
-    missing = AWAKE[session.state][not session.initiator] - armed
+    missing = AWAKE[session.state][not session.initiator] - armed.keys()
     assert not missing, f"{session} waits for nothing: no {missing}"
 
 

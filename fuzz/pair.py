@@ -108,27 +108,24 @@ class Pair:
 
     def act(self, side: Side, verb: Callable[[Endpoint], object]) -> None:
         """Call a verb of the application."""
-        deadlines = invariants.deadlines(side)
         verb(side.endpoint)
-        self._settle(side, deadlines)
+        self._settle(side)
 
     def receive(self, side: Side, data: bytes, source: Address) -> None:
         """Let a datagram arrive."""
         self._log(side, "is given", data, "from", source)
-        deadlines = invariants.deadlines(side)
         authentic = data in self.authentic
         reception = Reception(side, data, source, self.now, authentic=authentic)
         consumed = side.endpoint.receive_datagram(data, source, self.now)
         self._log(side, "takes it" if consumed else "leaves it", reception.refused)
-        sent = self._settle(side, deadlines)
+        sent = self._settle(side)
         reception.check(consumed, sent)
 
     def tick(self, side: Side) -> None:
         """Let timers fire."""
-        deadlines = invariants.deadlines(side)
         was_quiet = side.endpoint.quiet
         side.endpoint.handle_timer(self.now)
-        sent = self._settle(side, deadlines)
+        sent = self._settle(side)
         invariants.check_timers_handled(side, self.now, sent, was_quiet=was_quiet)
 
     def run(self, duration: int, reach: int) -> None:
@@ -172,12 +169,12 @@ class Pair:
             if reach & (1 if side is self.server else 2):
                 self.receive(side, data, _other(self, side).address)
 
-    def _settle(self, side: Side, deadlines: dict[Any, int]) -> list[bytes]:
+    def _settle(self, side: Side) -> list[bytes]:
         """Take what a verb left behind and check what must hold after every verb."""
         sent = list(side.endpoint.datagrams_to_send())
         for event in side.read_events():
             self._log(side, "tells", event)
-        invariants.check(side, self.now, deadlines)
+        invariants.check(side, self.now)
         for data, address in sent:
             self._log(side, "sends", data, "to", address)
             self.history.append(data)

@@ -55,11 +55,11 @@ def _lesson(outcome: Outcome, shortcomings: list[str]) -> list[str]:
     return [
         "",
         "What to notice",
-        "  - A lost datagram makes a side SUSPECT, never DOWN: fast probes settle it at once.",
-        "  - The cut was noticed by both sides, each on its own and without a word from the",
-        f"    network, in about the promised 3 intervals of {span(outcome.interval)}.",
-        "  - The return was found without help, though the client came back from another port.",
-        "Next: `kaudp keygen`, then `kaudp serve` on one machine and `kaudp ping` on another.",
+        "  - A lost datagram makes a side SUSPECT, not DOWN: fast probes settle it.",
+        "  - Both sides noticed the cut, each on its own and without a word from the",
+        f"    network, within about the promised 3 intervals of {span(outcome.interval)}.",
+        "  - The return was found without help, though the client has a new port now.",
+        "Next: `kaudp keygen`, then `kaudp serve` here and `kaudp ping` elsewhere.",
     ]
 
 

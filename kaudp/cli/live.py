@@ -17,7 +17,7 @@ from kaudp.units import SECOND
 _EVENTS_SHOWN: Final = 8
 _NAME_WIDTH: Final = 8
 _MAX_COLUMNS: Final = 100
-# Wide enough for what comes, so that the table does not jump.
+# Wide enough for what comes, so that the table does not jump, yet 80 columns hold it.
 _COLUMN_WIDTHS: Final = {
     "": 6,
     "state": 10,
@@ -62,6 +62,7 @@ class LiveView:
         parts: list[RenderableType] = [
             Text(self._title, style="bold"),
             _sides(scene),
+            "",
             _timeline(scene, columns),
             _legend(),
             *(_line(entry) for entry in scene.story.entries[-_EVENTS_SHOWN:]),
@@ -70,7 +71,7 @@ class LiveView:
 
 
 def _sides(scene: Scene) -> Table:
-    table = Table(expand=False)
+    table = Table(box=None, padding=(0, 1, 0, 0))
     for title, width in _COLUMN_WIDTHS.items():
         table.add_column(title, min_width=width)
     for who in SIDES:

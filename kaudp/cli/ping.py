@@ -198,7 +198,8 @@ class _Report:
         )
 
     def _summary(self, stats: Stats) -> str:
-        title = f"--- {self._name} ping statistics ---"
+        # The empty line parts it from the ^C that a terminal shows.
+        title = f"\n--- {self._name} ping statistics ---"
         if not stats.handshakes:
             return f"{title}\n0 replies, not even to the handshake"
         state = self._output.coloured(stats.state.name, stats.state)

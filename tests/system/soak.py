@@ -43,6 +43,8 @@ def main() -> int:
     show(results)
     if given.json:
         given.json.write_text(json.dumps(results, indent=2) + "\n")
+    if given.records:
+        save(run, given.records)
     wrong = [result["case"] for result in results if result["failure"] or result["false_downs"]]
     for name in wrong:
         print(run.records[name].text())
@@ -57,6 +59,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, required=True)
     parser.add_argument("--cases", nargs="+", choices=[*CASES], default=[*CASES], metavar="CASE")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
+    parser.add_argument("--records", type=Path, help="write each record to a file in this folder")
     return parser.parse_args()
 
 
@@ -70,6 +73,13 @@ def follow(run: Run) -> None:
         }
         told = "  ".join(f"{kind.removeprefix('Session')} {n}" for kind, n in counts.items())
         print(f"{time.monotonic() - began:7.0f} s  {told}", flush=True)
+
+
+def save(run: Run, folder: Path) -> None:
+    """Write each record as text."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, record in run.records.items():
+        (folder / f"{name}.txt").write_text(record.text() + "\n")
 
 
 def show(results: list[dict[str, Any]]) -> None:
