@@ -84,7 +84,7 @@ class Side:
     @property
     def known(self) -> list[Session]:
         """All sessions, also those that are finished, in the order of their making."""
-        return list(dict.fromkeys((*self._told, *self.sessions)))
+        return list(dict.fromkeys((*self.least_interval, *self.sessions)))
 
     @property
     def session_count(self) -> int:

@@ -31,6 +31,8 @@ from kaudp.io.sockets import AddressError
 from kaudp.io.udp import Attachment, Connection, Server, attach, connect, serve
 from kaudp.wire.keys import KeySource, MasterKey, PresharedKey
 
+__version__ = "0.1.0"
+
 __all__ = [
     "AddressError",
     "Attachment",

@@ -125,6 +125,10 @@ class PeerPaused(Event):
 
 @dataclass(frozen=True, slots=True)
 class RoundTrip(Event):
-    """A round-trip time sample in ns; only with `Config.report_round_trips`."""
+    """A round-trip time sample in ns; only with `Config.report_round_trips`.
 
+    `packet_number` is that of the newest own frame the sample confirms: a gap is a loss.
+    """
+
+    packet_number: int
     rtt: int

@@ -7,9 +7,9 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
+import kaudp
 from kaudp.cli import decode, demo, keygen, ping, serve
 from kaudp.cli.arguments import EXIT_USAGE, Parser
 from kaudp.cli.output import Output
@@ -47,18 +47,11 @@ def _parser() -> Parser:
         description="Authenticated heartbeats for UDP: try them, serve them, read them.",
         epilog="see what it does, with nothing to set up:\n  kaudp demo",
     )
-    parser.add_argument("--version", action="version", version=f"kaudp {_version()}")
+    parser.add_argument("--version", action="version", version=f"kaudp {kaudp.__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in (keygen, serve, ping, decode, demo):
         command.add_to(commands)
     return parser
-
-
-def _version() -> str:
-    try:
-        return version("kaudp")
-    except PackageNotFoundError:
-        return "(not installed)"
 
 
 def _tolerate_narrow_encodings() -> None:

@@ -161,9 +161,9 @@ class _Report:
         rtt = milliseconds(event.rtt)
         self._output.say(
             "reply",
-            f"reply from {address}: seq={self._replies} rtt={rtt:.3f} ms {state} "
+            f"reply from {address}: seq={event.packet_number} rtt={rtt:.3f} ms {state} "
             f"loss out={share(stats.loss_out)} in={share(stats.loss_in)}",
-            seq=self._replies,
+            seq=event.packet_number,
             rtt_ms=rtt,
             state=stats.state.name,
             loss_out=stats.loss_out,
@@ -211,7 +211,8 @@ class _Report:
         if stats.round_trips:
             lines.append(
                 f"loss out {share(stats.loss_out)} ({stats.lost_out} frames), "
-                f"in {share(stats.loss_in)} ({stats.lost_in} frames)"
+                f"in {share(stats.loss_in)} ({stats.lost_in} frames), "
+                f"{amount(stats.unreported, 'frame')} out unreported"
             )
             times = (stats.rtt_min, stats.rtt_mean, stats.rtt_max, stats.jitter)
             shown = "/".join(f"{milliseconds(time or 0):.3f}" for time in times)
@@ -229,6 +230,7 @@ def _summary_facts(stats: Stats, replies: int) -> dict[str, object]:
         "interval_ms": milliseconds(stats.interval),
         "lost_out": stats.lost_out,
         "lost_in": stats.lost_in,
+        "unreported": stats.unreported,
         "loss_out": stats.loss_out,
         "loss_in": stats.loss_in,
         "rtt_min_ms": milliseconds(stats.rtt_min),

@@ -168,6 +168,8 @@ class Session:
             probe_timeout=live.pto,
             sent=self._sent,
             received=home.arrived,
+            unreported=self._sent - out.sent,
+            unreachable=self._unreachable,
             lost_out=out.lost,
             lost_in=home.lost,
             loss_out=out.loss,
@@ -439,7 +441,7 @@ class Session:
             return
         self._rtts.sample(evidence.rtt)
         if self._context.config.report_round_trips:
-            self._context.outbox.emit(RoundTrip(self, now, evidence.rtt))
+            self._context.outbox.emit(RoundTrip(self, now, evidence.packet_number, evidence.rtt))
 
     def _learn_peer(self, body: Body, address: Address, now: int) -> None:
         """Take over what the newest frame says of the peer and of its view of us."""

@@ -11,7 +11,9 @@ class Stats:
 
     Loss is cumulative, over what was sent up to the newest packet the receiver reported; "out" is
     from here to the peer. A handshake in suspicion starts the count anew from the last report, so
-    what was lost just before it does not show. Spec: section 10, KA-10.1-3.
+    what was lost just before it does not show there: `unreported` counts own frames that no report
+    covers. `unreachable` tells whether the network reported an error since the last evidence (a
+    hint). Spec: section 10, KA-10.1-3.
     """
 
     state: State
@@ -20,6 +22,8 @@ class Stats:
     probe_timeout: int
     sent: int
     received: int
+    unreported: int
+    unreachable: bool
     lost_out: int
     lost_in: int
     loss_out: float | None

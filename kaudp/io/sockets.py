@@ -45,7 +45,8 @@ def parse_url(url: str) -> tuple[str, int]:
         host, port = parts.hostname, parts.port
     except ValueError:
         raise AddressError(expected) from None
-    if parts.scheme != "udp" or not host or port is None or parts.path not in ("", "/"):
+    rest = (parts.username, parts.password, parts.path.strip("/"), parts.query, parts.fragment)
+    if parts.scheme != "udp" or not host or port is None or any(rest):
         raise AddressError(expected)
     return host, port
 
@@ -63,7 +64,8 @@ def connected_socket(candidates: list[tuple[Any, ...]], name: str) -> socket.soc
             reason = error
         else:
             return sock
-    raise AddressError(f"expected a reachable address of {name}: {reason}")
+    detail = reason.strerror if reason else "it has no address"
+    raise AddressError(f"expected a host that there is a route to, got {name}: {detail}")
 
 
 def bound_socket(family: int, address: Any) -> socket.socket:  # noqa: ANN401

@@ -418,7 +418,6 @@ async def _look_up(host: str, port: int, *, passive: bool = False) -> list[tuple
     flags = socket.AI_PASSIVE if passive else 0
     try:
         return await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=flags)
-    except socket.gaierror as error:
-        raise AddressError(
-            f"expected a host name that resolves, got {host!r}: {error.strerror}"
-        ) from None
+    except (socket.gaierror, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, socket.gaierror) else "not a host name"
+        raise AddressError(f"expected a host name that resolves, got {host!r}: {reason}") from None

@@ -242,6 +242,9 @@ def test_a_name_is_looked_up_again_after_down(monkeypatch: pytest.MonkeyPatch) -
         "udp://h:0",
         "udp://h:5/path",
         "udp://[::1:5",
+        "udp://me@h:5",
+        "udp://h:5?x=1",
+        "udp://h:5#y",
     ],
 )
 def test_a_malformed_url_is_one_clear_error(url: str) -> None:
@@ -249,10 +252,11 @@ def test_a_malformed_url_is_one_clear_error(url: str) -> None:
         kaudp.connect(url, key=KEY)
 
 
-def test_a_name_that_does_not_resolve_is_one_clear_error() -> None:
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b", "x" * 70])
+def test_a_name_that_does_not_resolve_is_one_clear_error(host: str) -> None:
     async def test() -> None:
         with pytest.raises(kaudp.AddressError, match="expected a host name that resolves"):
-            async with kaudp.connect("udp://no-such-host.invalid:5", key=KEY):
+            async with kaudp.connect(f"udp://{host}:5", key=KEY):
                 pass
 
     run(test)
