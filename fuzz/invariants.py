@@ -33,6 +33,8 @@ Sent = list[tuple[bytes, Address]]
 ANSWERS: Final = {FrameType.RESPONSE, FrameType.REPLY}
 # Each kind of timer fires once per session at most; the third suspicion probe adds an INIT.
 SENT_BY_TIMERS: Final = len(Timer) + 1
+# From one PTO to one T, ever twice as far apart: 10 ms to 71 minutes.
+PAUSE_RETRIES: Final = 20
 
 STATE_TOLD: Final[dict[type[Event], State]] = {
     SessionUp: State.UP,
@@ -215,10 +217,11 @@ def check_rate(side: Side) -> None:
 
 
 def _most_probes(side: Side, session: Session, window: int) -> int:
-    """Each handshake brings a new budget and a reason for a few probes at once."""
-    interval = side.least_interval.get(session, window)
+    """Each handshake brings a new budget and a few probes at once, each own pause some retries."""
+    intervals = window // side.least_interval[session] + 1
     handshakes = max(1, session.stats.handshakes)
-    return handshakes * (SUSPICION_BUDGET_MAX + 4) + 6 * (window // interval + 1)
+    pauses = session._pause.version
+    return handshakes * (SUSPICION_BUDGET_MAX + 4) + pauses * PAUSE_RETRIES + 6 * intervals
 
 
 def _check_timers(session: Session, before: dict[Timer, int], now: int) -> None:

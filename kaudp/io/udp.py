@@ -344,7 +344,7 @@ class Attachment(_Heart):
 
     def __init__(
         self,
-        transport: asyncio.DatagramTransport,
+        transport: asyncio.BaseTransport,
         keys: KeySource,
         config: Config,
         accept: bool | AcceptHook,
@@ -397,7 +397,7 @@ class Attachment(_Heart):
 
 
 def attach(
-    transport: asyncio.DatagramTransport,
+    transport: asyncio.BaseTransport,
     *,
     keys: KeySource,
     config: Config | None = None,
