@@ -394,12 +394,11 @@ class Session:
             self.timers.arm(Timer.PAUSE_END, self._pause.until)
             return
         self._liveness.resume(now)
+        self._rearm_probe(now)
         if self.state is State.SUSPECT:
             self._suspicion_probe_due(now, now)
-        elif self.initiator:
-            self._rearm_probe(now)
-            if self._liveness.may_hasten(now):
-                self._probe(now)
+        elif self.initiator and self._liveness.may_hasten(now):
+            self._probe(now)
 
     def _expiry_due(self, planned: int, now: int) -> None:
         before = self.state

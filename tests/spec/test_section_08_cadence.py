@@ -254,6 +254,19 @@ def test_the_receiver_caps_each_pause_and_all_together() -> None:
     assert honoured == [20 * S, 20 * S, 10 * S, 0, 0]
 
 
+def test_a_responder_that_is_down_goes_on_probing_after_a_pause() -> None:
+    """KA-7.6-1 KA-8.6-4."""
+    pair = Pair(bob=Config.server(down_retention_ms=86_400_000)).up()
+    pair.cut()
+    pair.run_to(State.DOWN, pair.far)
+    pair.far.pause(30 * S, pair.now)
+    pair.far._pause.pending = False  # as if it had been confirmed just before
+    pair.run(100 * S)
+    resumed = pair.now
+    pair.run(100 * S)
+    assert [at for at in probe_times(pair, "bob") if at > resumed]
+
+
 def test_a_pause_can_be_ended_early() -> None:
     """KA-8.6-4."""
     pair = Pair().up()
