@@ -136,7 +136,8 @@ class Reception:
         self._before = None if authentic else _frozen_side(side, now)
         self._refused = side.endpoint.counters.copy()
         self._session = side.context.routes.sessions.get(data[4:12])
-        self._mute = self._session is not None and _mute(self._session)
+        self._closing = self._session is not None and self._session.state is State.CLOSED
+        self._worn_out = self._session is not None and _worn_out(self._session)
 
     @property
     def refused(self) -> str:
@@ -177,15 +178,16 @@ class Reception:
         """Tell how many answers an accepted frame is to get. Spec: KA-4.4-3, KA-6.4-2."""
         session = self._session
         closed = session is not None and session.state is State.CLOSED
-        if self._mute or (closed and self._data[1] == FrameType.PROBE):
+        if self._worn_out or (closed and self._data[1] == FrameType.PROBE):
             return 0
+        if self._closing:
+            return int(self._data[1] == FrameType.CLOSE)
         return int(self._data[1] in (FrameType.INIT, FrameType.PROBE, FrameType.CLOSE))
 
 
-def _mute(session: Session) -> bool:
-    """Tell whether a session only closes, because it was told to or is worn out."""
-    channel = session._channel
-    return session.state is State.CLOSED or (channel is not None and channel.exhausted)
+def _worn_out(session: Session) -> bool:
+    """Tell whether a session may send nothing but CLOSE."""
+    return session._channel is not None and session._channel.exhausted
 
 
 def check(side: Side, now: int) -> None:
@@ -194,7 +196,7 @@ def check(side: Side, now: int) -> None:
     for session in sessions:
         _check_timers(session, side.deadlines.get(session, {}), now)
         interval = session._liveness.interval
-        assert interval >= MILLISECOND, f"8.2: T is {interval} ns"
+        assert interval >= 10 * MILLISECOND, f"KA-8.1-1: T is {interval} ns"
         side.least_interval[session] = min(interval, side.least_interval.get(session, interval))
     side.deadlines = {session: dict(session.timers._deadlines) for session in sessions}
     _check_bounds(side, len(sessions))
@@ -243,7 +245,7 @@ def _check_bounds(side: Side, sessions: int) -> None:
     assert side.session_count <= config.max_sessions
     assert max(context.routes.per_key.values(), default=0) <= config.max_sessions_per_key
     assert len(context.routes.embryos) <= config.max_embryos
-    assert len(context.outbox._events) <= config.max_events
+    assert len(context.outbox.events) <= config.max_events
 
 
 # Everything that a session or an embryo remembers, as values that can be compared.
@@ -256,7 +258,7 @@ def _frozen_side(side: Side, now: int) -> dict[str, Any]:
     return {
         "sessions": _frozen(side.sessions),
         "embryos": _frozen([e for e in embryos if e.answered > now - EMBRYO_LIFETIME]),
-        "events": side.heard + len(context.outbox._events),
+        "events": side.heard + len(context.outbox.events),
         "next_timer": side.endpoint.next_timer(),
         "entropy": context.rng.getstate(),
     }

@@ -123,12 +123,6 @@ class Config:
         """Preset for the responder of many: at most a probe a second from each, no keep-alive."""
         return replace(_SERVER, **_known(changes))
 
-    def detection_time(self, interval: int) -> int:
-        """Give the detector's longest wait in ns for a probe interval in ns. Section 7.5."""
-        if self.detector is DetectorKind.DEADLINE:
-            return milliseconds(self.deadline_ms)
-        return self.multiplier * interval
-
     def _check_together(self) -> None:
         keepalive = self.nat_keepalive_ms
         if (
@@ -151,7 +145,15 @@ class Config:
                 f"({self.max_peer_pause_ms}), got {self.max_peer_pause_sum_ms}"
             )
         interval = max(self.interval_ms, self.max_peer_interval_ms)
-        wait = self.detection_time(milliseconds(interval)) + milliseconds(self.min_suspicion_ms)
+        by_deadline = self.detector is DetectorKind.DEADLINE
+        intervals, deadline = (1, self.deadline_ms) if by_deadline else (self.multiplier, 0)
+        wait = max(milliseconds(intervals * interval), milliseconds(deadline))
+        wait += milliseconds(self.min_suspicion_ms)
+        if by_deadline and self.deadline_ms < self.interval_ms:
+            raise ConfigError(
+                f"deadline_ms: expected at least interval_ms ({self.interval_ms}), "
+                f"got {self.deadline_ms}"
+            )
         if wait > MAX_DETECTION_TIME:
             raise ConfigError(
                 "expected a detection time of at most 1,800 s (KA-11-1), got "

@@ -11,7 +11,7 @@ from kaudp.config import Config
 from kaudp.core.handshake import Embryo, Entropy, Identity, open_init
 from kaudp.core.paths import Address
 from kaudp.core.session import Context, Session, own_parameters
-from kaudp.errors import DropReason, KeyFormatError, Refused
+from kaudp.errors import ConfigError, DropReason, KeyFormatError, Refused, SessionStateError
 from kaudp.events import CloseReason, Event
 from kaudp.wire import codec
 from kaudp.wire.grammar import FrameType
@@ -40,6 +40,8 @@ class Endpoint:
         accept: bool | AcceptHook = False,
         instance_id: bytes | None = None,
     ) -> None:
+        if instance_id is not None and len(instance_id) != 8:
+            raise ConfigError(f"expected an instance id of 8 bytes, got {len(instance_id)}")
         identity = Identity(instance_id or entropy(8), entropy(8), own_parameters(config))
         self.counters: Counter[DropReason] = Counter()
         self._context = Context(config, identity, rng, entropy)
@@ -54,22 +56,32 @@ class Endpoint:
     @property
     def events_lost(self) -> Counter[str]:
         """How many events gave way to newer ones, by kind. Spec: KA-11-3."""
-        return self._context.outbox.events_lost
+        return self._context.outbox.events.lost
 
     def connect(self, addr: Address, now: int, *, key_id: bytes) -> Session:
         """Start a session with the peer at `addr` under the key with this id.
 
-        Raises `KeyFormatError` when the key source has no such key.
+        Raises `KeyFormatError` when the key source has no such key, `SessionStateError` when
+        the endpoint has as many sessions as its configuration allows.
         """
         psk = self._keys(key_id)
         if psk is None:
             raise KeyFormatError(f"expected a key id of the key source, got {key_id.hex()}")
+        if self._context.routes.full(key_id):
+            raise SessionStateError(
+                "expected fewer sessions than max_sessions and max_sessions_per_key allow"
+            )
         session = Session(self._context, psk, addr, now, initiator=True)
         session.begin(now)
         return session
 
     def close(self, now: int, reason: CloseReason | int = CloseReason.SHUTDOWN) -> None:
-        """Close all sessions and tell their peers; `quiet` when they know or cannot be told."""
+        """Close all sessions, tell their peers, and accept no more.
+
+        `quiet` when the peers know or cannot be told.
+        """
+        self._accept = False
+        self._context.routes.forget_embryos()
         for session in [*self.sessions, *self._context.routes.pending.values()]:
             session.close(now, reason)
 
@@ -105,7 +117,7 @@ class Endpoint:
 
     def next_event(self) -> Event | None:
         """Take the oldest event, None when there is none."""
-        return self._context.outbox.event()
+        return self._context.outbox.events.take()
 
     def _receive(self, data: bytes, addr: Address, now: int) -> None:
         frame_type = codec.classify(data)
@@ -122,19 +134,17 @@ class Endpoint:
         """Answer a verified INIT and keep an embryo. Spec: KA-4.2-4, KA-4.2-5, KA-4.3-1."""
         context = self._context
         psk = self._key(codec.parse_init_header(data).key_id)
-        header, payload, noise = open_init(psk, data)
+        opened = open_init(psk, data)
         if self._accept is False:
             raise Refused(DropReason.NOT_ACCEPTING, consumed=True)
-        if payload.epoch == context.identity.epoch:
+        if opened.payload.epoch == context.identity.epoch:
             raise Refused(DropReason.OWN_EPOCH, consumed=True)
-        embryo = context.routes.embryo_of_init(header.ephemeral, now)
+        embryo = context.routes.embryo_of_init(data, now)
         if embryo is None:
-            self._check_admission(psk, payload.old_session_id, addr)
-            embryo = Embryo(
-                header, payload, noise, context.identity, context.entropy, addr, now, len(data)
-            )
+            self._check_admission(psk, opened.payload.old_session_id, addr)
+            embryo = Embryo(opened, context.identity, context.entropy, addr, now)
             context.routes.add_embryo(embryo)
-        context.outbox.send(embryo.response, addr)
+        context.outbox.send(embryo.answer(addr), addr)
 
     def _check_admission(self, psk: PresharedKey, old_id: bytes, addr: Address) -> None:
         if self._continued(psk.key_id, old_id) is None and self._context.routes.full(psk.key_id):
@@ -180,17 +190,17 @@ class Endpoint:
         """Make a session of an embryo whose first frame verifies. Spec: KA-4.3-4, KA-4.3-5."""
         header = codec.parse_transport_header(data)
         body, newest = embryo.channel.accept(header, embryo.channel.unseal(header, data), now)
-        if header.type != FrameType.PROBE:
+        context, psk = self._context, embryo.psk
+        session = self._continued(psk.key_id, embryo.payload.old_session_id)
+        if header.type == FrameType.REPLY or (session is None and header.type == FrameType.CLOSE):
             raise Refused(DropReason.UNEXPECTED, consumed=True)
-        context = self._context
-        session = self._continued(embryo.key_id, embryo.payload.old_session_id)
+        address = embryo.address_proven_by(addr)
         if session is None:
-            if context.routes.full(embryo.key_id):
+            if context.routes.full(psk.key_id):
                 raise Refused(DropReason.SESSION_LIMIT, consumed=True)
-            psk = self._key(embryo.key_id)
-            session = Session(context, psk, embryo.address, now, initiator=False)
+            session = Session(context, psk, address, now, initiator=False)
         context.routes.remove_embryo(embryo)
-        session.adopt(embryo, now)
+        session.adopt(embryo, address, now)
         session.receive_frame(header, body, addr, now, size=len(data), newest=newest)
 
     def _continued(self, key_id: bytes, old_session_id: bytes) -> Session | None:

@@ -4,7 +4,7 @@ Spec: section 4.
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from kaudp.core.channel import Channel
 from kaudp.core.paths import Address, address_bytes
@@ -19,7 +19,8 @@ from kaudp.wire.seal import session_keys
 HANDSHAKE_RETRY_INITIAL: Final = 500 * MILLISECOND
 HANDSHAKE_RETRY_MAX: Final = 30 * SECOND
 HANDSHAKE_LIFETIME: Final = 60 * SECOND
-EMBRYO_LIFETIME: Final = 10 * SECOND
+EMBRYO_LIFETIME: Final = 30 * SECOND
+MAX_EMBRYO_ADDRESSES: Final = 4
 NO_SESSION: Final = bytes(SESSION_ID_BYTES)
 
 Entropy = Callable[[int], bytes]
@@ -72,45 +73,59 @@ class Embryo:
     Spec: KA-4.3-2, KA-4.3-3.
     """
 
-    __slots__ = ("address", "answered", "channel", "identifier", "key_id", "payload", "response")
+    __slots__ = ("_addresses", "answered", "channel", "identifier", "payload", "psk", "response")
 
     def __init__(
         self,
-        header: InitHeader,
-        payload: InitPayload,
-        noise: Responder,
+        opened: "OpenedInit",
         identity: Identity,
         entropy: Entropy,
         address: Address,
         now: int,
-        room: int,
     ) -> None:
+        header, noise = opened.header, opened.noise
         local_id = entropy(SESSION_ID_BYTES)
         answer = ResponsePayload(
             local_id, identity.instance_id, identity.epoch, identity.parameters
         )
-        seen = address_bytes(address)
-        plaintext = codec.build_response_payload(
-            answer._replace(options=Options(address_seen=seen))
-        )
-        if codec.response_bytes(plaintext) > room:
-            plaintext = codec.build_response_payload(answer)
+        seen = Options(address_seen=address_bytes(address))
+        plaintext = codec.build_response_payload(answer._replace(options=seen))
         ephemeral, sealed = noise.write_message_2(entropy(32), plaintext)
         self.response = codec.build_response(header.sender_session_id, ephemeral, sealed)
         keys = session_keys(noise.split(), initiator=False)
         self.channel = Channel(local_id, header.sender_session_id, keys, now)
-        self.identifier = header.ephemeral
-        self.key_id = header.key_id
-        self.payload = payload
-        self.address = address
+        self.identifier = opened.data
+        self.psk = opened.psk
+        self.payload = opened.payload
         self.answered = now
+        self._addresses = [address]
+
+    def answer(self, address: Address) -> bytes:
+        """Give the RESPONSE, and take note of where it goes."""
+        if address not in self._addresses and len(self._addresses) < MAX_EMBRYO_ADDRESSES:
+            self._addresses.append(address)
+        return self.response
+
+    def address_proven_by(self, source: Address) -> Address:
+        """Tell where a first frame from `source` proves that RESPONSE arrived. Spec: KA-9.1-4."""
+        return source if source in self._addresses else self._addresses[0]
 
 
-def open_init(psk: PresharedKey, data: bytes) -> tuple[InitHeader, InitPayload, Responder]:
+class OpenedInit(NamedTuple):
+    """An INIT whose tag has verified."""
+
+    psk: PresharedKey
+    data: bytes
+    header: InitHeader
+    payload: InitPayload
+    noise: Responder
+
+
+def open_init(psk: PresharedKey, data: bytes) -> OpenedInit:
     """Verify an INIT by hashing alone, or raise `Refused`. Spec: KA-4.2-4."""
     header = codec.parse_init_header(data)
     noise = Responder(psk.secret, data[: codec.INIT_PROLOGUE_BYTES])
     plaintext = noise.read_message_1(
         header.ephemeral, codec.sealed_payload_of(FrameType.INIT, data)
     )
-    return header, codec.parse_init_payload(plaintext), noise
+    return OpenedInit(psk, data, header, codec.parse_init_payload(plaintext), noise)

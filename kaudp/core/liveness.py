@@ -12,12 +12,13 @@ from kaudp.core.allowance import Allowance
 from kaudp.core.detectors import Detector
 from kaudp.core.rtt import ResponseTime
 from kaudp.core.states import Input, next_state
-from kaudp.core.suspicion import BLIND_PROBE_SPACING, ProbeBudget, Suspicion
+from kaudp.core.suspicion import BLIND_PROBE_SPACING, MIN_UNANSWERED, ProbeBudget, Suspicion
 from kaudp.core.timers import Timer, TimerTable
 from kaudp.events import State
 from kaudp.units import MICROSECOND, MILLISECOND, SECOND, milliseconds
 from kaudp.wire.codec import Parameters
 
+MIN_INTERVAL: Final = 10 * MILLISECOND
 LATE_TIMER: Final = 100 * MILLISECOND
 STALL_WINDOW: Final = 600 * SECOND
 JUDGEMENTS: Final = (Timer.OVERDUE, Timer.VERDICT)
@@ -49,6 +50,7 @@ class Liveness:
         self._suspicion: Suspicion | None = None
         self._judged_from = now
         self._judge_not_before = now
+        self._excused_at = now
         self._suspended = False
         self._awaited: int | None = None
         self._last_probe = 0
@@ -87,12 +89,11 @@ class Liveness:
     def agree(self, own: Parameters, peer: Parameters, now: int) -> None:
         """Take over what the handshake told. Spec: KA-8.1-1, KA-7.4-2, KA-7.4-4, KA-8.5-1."""
         wanted, allowed = (own, peer) if self._initiator else (peer, own)
-        self.interval = MICROSECOND * max(
-            wanted.desired_interval_us, allowed.min_receive_interval_us
-        )
+        agreed = MICROSECOND * max(wanted.desired_interval_us, allowed.min_receive_interval_us)
+        self.interval = max(agreed, MIN_INTERVAL)
         self._least_spacing = max(
             milliseconds(self._config.suspicion_interval_ms),
-            peer.suspicion_interval_us * MICROSECOND,
+            min(peer.suspicion_interval_us * MICROSECOND, self.judged_interval),
         )
         self._traffic_replaces_probes = bool(own.features & peer.features & 1)
         self._budget = ProbeBudget(peer.suspicion_burst, now)
@@ -149,6 +150,10 @@ class Liveness:
         """Set when the peer will be overdue. Spec: KA-7.3-1 to KA-7.3-5."""
         if self._suspended:
             return
+        missed = self._timers.armed(Timer.OVERDUE)
+        if missed is not None:
+            # A frame that waited while we did not run comes in before the timer that is late.
+            self.excuse_stall(missed, now)
         if self.state is State.UP:
             at = self._overdue_in_up()
         elif self.state is State.HALF_OPEN:
@@ -158,10 +163,6 @@ class Liveness:
         if at is None:
             self._timers.disarm(Timer.OVERDUE)
             return
-        missed = self._timers.armed(Timer.OVERDUE)
-        if missed is not None and at <= now:
-            # A frame that waited while we did not run came in before the timer that is late.
-            self._excuse_stall(now - missed, now)
         self._timers.arm(Timer.OVERDUE, max(at, now + 1, self._judge_not_before))
 
     def suspect(self, now: int) -> None:
@@ -174,9 +175,10 @@ class Liveness:
 
     def may_suspicion_probe(self, now: int) -> bool:
         """Take a probe from the budget; when it is empty, wait for T. Spec: KA-7.4-4."""
-        if self._last_probe_at + self.interval <= now or self.may_hasten(now):
+        at = self._last_probe_at + self.judged_interval
+        if at <= now or self.may_hasten(now):
             return True
-        self._timers.arm(Timer.SUSPICION_PROBE, self._last_probe_at + self.interval)
+        self._timers.arm(Timer.SUSPICION_PROBE, at)
         return False
 
     def suspicion_probe_sent(self, now: int) -> None:
@@ -186,12 +188,9 @@ class Liveness:
             return
         suspicion.probes += 1
         self._timers.arm(Timer.SUSPICION_PROBE, now + suspicion.spacing(self.spacing(), now))
-        if self._timers.armed(Timer.VERDICT) is None:
-            verdict_at = suspicion.verdict_at(
-                self._detector, self.judged_interval, self._min_suspicion, self.pto, now
-            )
-            if verdict_at is not None:
-                self._timers.arm(Timer.VERDICT, verdict_at)
+        if suspicion.probes == MIN_UNANSWERED:
+            self._judge_not_before = max(self._judge_not_before, now + self.pto)
+            self._rearm_verdict()
 
     def spacing(self) -> int:
         """Tell the least spacing of probes in suspicion. Spec: KA-7.4-2."""
@@ -213,18 +212,40 @@ class Liveness:
         self._down_probes = 0
         self._recovered = 0
 
-    def excuse(self, timer: Timer, lateness: int, now: int) -> bool:
-        """Put a judgement off that came late because we did not run; the caller probes at once.
+    def excuse_stall(self, planned: int, now: int) -> bool:
+        """Take the lateness of any timer out of the silence, as far as the allowance goes.
 
-        False: on time, or no allowance is left, so judge. Spec: KA-7.7-1 to KA-7.7-3.
+        A stall is charged once, however many timers it delayed. Spec: KA-7.7-2, KA-7.7-3.
         """
-        if not self._excuse_stall(lateness, now):
+        lateness = now - max(planned, self._excused_at)
+        if lateness <= LATE_TIMER:
             return False
-        at = self._judge_not_before
-        if self._suspicion is not None:
-            at = max(at, self._detector.deadline(self._suspicion.base, self.judged_interval))
-        self._timers.arm(timer, at)
+        wait = self.longest_wait
+        charge = max(min(lateness, wait), self.pto)
+        granted = self._stall_allowance.grant(charge, wait, now)
+        if granted < self.pto:
+            return False
+        self.stalls += 1
+        self._excused_at = now
+        self._judge_not_before = now + self.pto
+        if self._awaited is not None:
+            self._awaited = now
+        self._shift_judgement(lateness if granted == charge else granted, now)
         return True
+
+    def postponed(self, timer: Timer, now: int) -> bool:
+        """Put a judgement off that an excuse forbids; the caller probes. Spec: KA-7.7-1."""
+        if now >= self._judge_not_before:
+            return False
+        if timer is Timer.VERDICT:
+            self._rearm_verdict()
+        else:
+            self._timers.arm(timer, self._judge_not_before)
+        return True
+
+    def probed_at(self, now: int) -> bool:
+        """Tell whether a probe went out at this very time."""
+        return self._last_probe_at == now
 
     def suspend(self) -> None:
         """Judge nothing until `resume`. Spec: KA-8.6-2."""
@@ -258,9 +279,10 @@ class Liveness:
             return cadence.rearmed(planned, self.jittered_interval(self.interval, r), now)
         return None
 
-    def postponed_probe(self, r: int) -> int:
-        """Tell to when application traffic may put off the next probe. Spec: KA-8.5-2."""
-        return self._last_probe_at + self.jittered_interval(2 * self.interval, r)
+    def postponed_probe(self, r: int, now: int) -> int:
+        """Tell to when application traffic of now may put off the next probe. Spec: KA-8.5-2."""
+        due = self._last_probe_at + self.jittered_interval(2 * self.interval, r)
+        return min(due, now + self.jittered_interval(self.interval, r))
 
     def _overdue_in_up(self) -> int | None:
         reply_at = None if self._awaited is None else self._awaited + self.pto
@@ -292,30 +314,25 @@ class Liveness:
         elif self._recovered == 1:
             self._timers.arm(Timer.PROBE, now + self.spacing())
 
-    def _excuse_stall(self, lateness: int, now: int) -> bool:
-        """Charge a lateness to the allowance, and take it out of the silence. KA-7.7-2, -3."""
-        if lateness <= LATE_TIMER:
-            return False
-        wait = self.longest_wait
-        charge = max(min(lateness, wait), self.pto)
-        granted = self._stall_allowance.grant(charge, wait, now)
-        if granted < self.pto:
-            return False
-        self.stalls += 1
-        self._shift_judgement(lateness if granted == charge else granted, now)
-        if self._awaited is not None:
-            self._awaited = now
-        self._judge_not_before = now + self.pto
-        return True
-
     def _shift_judgement(self, by: int, now: int) -> None:
         """Do not count `by` as silence. Spec: KA-7.7-2."""
         suspicion = self._suspicion
-        if suspicion is not None:
-            suspicion.base = min(now, suspicion.base + by)
-        else:
+        if suspicion is None:
             base = max(self.round_trip_at, self._judged_from)
             self._judged_from = min(now, base + by)
+            return
+        suspicion.base = min(now, suspicion.base + by)
+        suspicion.started = min(now, suspicion.started + by)
+        if self._timers.armed(Timer.VERDICT) is not None:
+            self._rearm_verdict()
+
+    def _rearm_verdict(self) -> None:
+        suspicion = self._suspicion
+        if suspicion is not None:
+            earliest = suspicion.verdict_at(
+                self._detector, self.judged_interval, self._min_suspicion, self._judge_not_before
+            )
+            self._timers.arm(Timer.VERDICT, earliest)
 
     def _enter(self, event: Input) -> None:
         before = self.state

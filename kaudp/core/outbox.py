@@ -7,33 +7,26 @@ from kaudp.core.paths import Address
 from kaudp.events import Event
 
 
-class Outbox:
-    """Datagrams are taken at once; events are bounded and coalesce. Spec: KA-11-2, KA-11-3."""
+class EventQueue:
+    """Events in order, bounded; at the bound an older one gives way. Spec: KA-11-2, KA-11-3."""
 
-    __slots__ = ("_datagrams", "_events", "_max_events", "events_lost")
+    __slots__ = ("_events", "_most", "lost")
 
-    def __init__(self, max_events: int) -> None:
-        self._datagrams: list[tuple[bytes, Address]] = []
+    def __init__(self, most: int) -> None:
         self._events: deque[Event] = deque()
-        self._max_events = max_events
-        self.events_lost: Counter[str] = Counter()
+        self._most = most
+        self.lost: Counter[str] = Counter()
 
-    def send(self, datagram: bytes, address: Address) -> None:
-        """Hand a datagram to the transport."""
-        self._datagrams.append((datagram, address))
-
-    def datagrams(self) -> Iterator[tuple[bytes, Address]]:
-        """Take all datagrams."""
-        taken, self._datagrams = self._datagrams, []
-        return iter(taken)
+    def __len__(self) -> int:
+        return len(self._events)
 
     def emit(self, event: Event) -> None:
-        """Queue an event; at the bound an older one gives way. Spec: KA-11-3."""
-        if len(self._events) >= self._max_events:
+        """Queue an event."""
+        if len(self._events) >= self._most:
             self._make_room(event)
         self._events.append(event)
 
-    def event(self) -> Event | None:
+    def take(self) -> Event | None:
         """Take the oldest event."""
         return self._events.popleft() if self._events else None
 
@@ -47,4 +40,27 @@ class Outbox:
             self._events[0],
         )
         self._events.remove(lost)
-        self.events_lost[type(lost).__name__] += 1
+        self.lost[type(lost).__name__] += 1
+
+
+class Outbox:
+    """What an endpoint has to say: datagrams are taken at once, events wait."""
+
+    __slots__ = ("_datagrams", "events")
+
+    def __init__(self, max_events: int) -> None:
+        self._datagrams: list[tuple[bytes, Address]] = []
+        self.events = EventQueue(max_events)
+
+    def send(self, datagram: bytes, address: Address) -> None:
+        """Hand a datagram to the transport."""
+        self._datagrams.append((datagram, address))
+
+    def datagrams(self) -> Iterator[tuple[bytes, Address]]:
+        """Take all datagrams."""
+        taken, self._datagrams = self._datagrams, []
+        return iter(taken)
+
+    def emit(self, event: Event) -> None:
+        """Queue an event."""
+        self.events.emit(event)

@@ -6,13 +6,16 @@ Spec: section 9.
 
 import hashlib
 import ipaddress
+from collections import deque
 from collections.abc import Hashable
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 
 from kaudp.wire.grammar import AddressFamily
 
 Address = Hashable
+CANDIDATE_FRAMES: Final = 8
+ADDRESS_QUERIES: Final = 3
 
 
 def address_bytes(address: Address) -> bytes | None:
@@ -50,31 +53,30 @@ class PeerPath:
     Nothing but replies, none longer than its request, ever goes to a candidate (KA-9.1-3).
     """
 
-    __slots__ = ("_candidate", "_first_sent", "address")
+    __slots__ = ("_candidate", "_sent", "address")
 
     def __init__(self, address: Address) -> None:
         self.address = address
         self._candidate: Address | None = None
-        self._first_sent = 0
+        self._sent: deque[int] = deque(maxlen=CANDIDATE_FRAMES)
 
     def sent(self, address: Address, packet_number: int) -> None:
         """Take note of a frame sent."""
-        if address == self._candidate and not self._first_sent:
-            self._first_sent = packet_number
+        if address == self._candidate:
+            self._sent.append(packet_number)
 
-    def received(self, address: Address, confirmed: int) -> bool:
+    def received(self, address: Address, highest_received: int) -> bool:
         """Take note of the newest frame so far; tell whether the session moves to its address.
 
-        `confirmed` is the highest own packet number that the peer has confirmed. It moves when
-        that is one which was sent to the candidate.
+        It moves when the newest own frame that the peer has was sent to the candidate.
         """
         if address == self.address:
             self._candidate = None
             return False
         if address != self._candidate:
             self._candidate = address
-            self._first_sent = 0
-        if not self._first_sent or confirmed < self._first_sent:
+            self._sent.clear()
+        if highest_received not in self._sent:
             return False
         self.address = address
         self._candidate = None
@@ -92,29 +94,36 @@ class Seen(Enum):
 class OwnAddress:
     """Our address as the peer sees it: the hash in every frame, the address on request."""
 
-    __slots__ = ("_hash", "_query", "address")
+    __slots__ = ("_hash", "_query", "_tries", "address")
 
     def __init__(self) -> None:
         self.address: tuple[str, int] | None = None
         self._hash: int | None = None
         self._query = 0
+        self._tries = 0
 
     def restart(self) -> None:
         """Take note of new keys, under which all hashes are others."""
         self._hash = None
-        self._query = 0
+        self._query = self._tries = 0
 
     def asked(self, packet_number: int) -> None:
         """Take note of a probe with room for the answer."""
         self._query = packet_number
+        self._tries += 1
 
     def learn(self, seen_hash: int, confirmed: int, canonical: bytes | None) -> Seen:
-        """Compare with what was seen before; ANSWERED also where the answer lacks the address."""
+        """Compare with what was seen before. An answer may be lost, so CHANGED may come again.
+
+        ANSWERED after three tries also where no answer had the address.
+        """
         changed = self._hash not in (None, seen_hash)
         self._hash = seen_hash
-        if self._query:
-            if canonical is None and confirmed < self._query:
-                return Seen.SAME
-            self._query = 0
-            return Seen.ANSWERED
-        return Seen.CHANGED if changed else Seen.SAME
+        if not self._query:
+            return Seen.CHANGED if changed else Seen.SAME
+        if canonical is None and confirmed < self._query:
+            return Seen.SAME
+        if canonical is None and self._tries < ADDRESS_QUERIES:
+            return Seen.CHANGED
+        self._query = self._tries = 0
+        return Seen.ANSWERED

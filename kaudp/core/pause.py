@@ -18,6 +18,7 @@ class Pause:
     __slots__ = (
         "_allowance",
         "_config",
+        "_lapses",
         "_own_until",
         "_peer_until",
         "acked",
@@ -31,6 +32,7 @@ class Pause:
         self.pending = False
         self._config = config
         self._own_until = now
+        self._lapses = False
         self._peer_until = now
         self._allowance = Allowance(PAUSE_WINDOW)
 
@@ -44,6 +46,7 @@ class Pause:
         self.version = self.version % 255 + 1
         self.pending = True
         self._own_until = now + duration
+        self._lapses = duration > 0
 
     def remaining_ms(self, now: int) -> int | None:
         """Tell the content of the PAUSE option, None while none is to be sent."""
@@ -55,6 +58,16 @@ class Pause:
         """Take note of what the peer has seen."""
         if control_ack == self.version:
             self.pending = False
+
+    def lapse(self, now: int) -> None:
+        """Stop asking for the confirmation of a pause that is over by itself."""
+        if self._lapses and self._own_until <= now:
+            self.pending = False
+
+    def forget_peer(self, now: int) -> None:
+        """Take note that the peer started anew: its versions begin anew too."""
+        self.acked = 0
+        self._peer_until = now
 
     def learn(self, control_version: int, pause_ms: int | None, now: int) -> int | None:
         """Take note of the newest frame; give how long a new pause of the peer is honoured.

@@ -27,16 +27,19 @@ S = TypeVar("S", bound=Keyed)
 
 
 class Expiring(Generic[T]):
-    """What is kept for LINGER and then forgotten, by session id."""
+    """What is kept for LINGER and then forgotten, by session id; at the bound the oldest goes."""
 
-    __slots__ = ("_entries",)
+    __slots__ = ("_entries", "_most")
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
         self._entries: OrderedDict[bytes, tuple[int, T]] = OrderedDict()
+        self._most = most
 
     def add(self, session_id: bytes, item: T, now: int) -> None:
         """Keep an item from now on."""
         self._expire(now)
+        if len(self._entries) >= self._most:
+            self._entries.popitem(last=False)
         self._entries[session_id] = (now + LINGER, item)
 
     def find(self, session_id: bytes, now: int) -> T | None:
@@ -55,6 +58,7 @@ class Routes(Generic[S]):
 
     __slots__ = (
         "_config",
+        "_count",
         "_embryos_by_identifier",
         "_lingering",
         "_spent_attempts",
@@ -70,23 +74,26 @@ class Routes(Generic[S]):
         self.embryos: OrderedDict[bytes, Embryo] = OrderedDict()
         self.per_key: Counter[bytes] = Counter()
         self._embryos_by_identifier: dict[bytes, Embryo] = {}
-        self._lingering: Expiring[Channel] = Expiring()
-        self._spent_attempts: Expiring[Attempt] = Expiring()
+        self._lingering: Expiring[Channel] = Expiring(config.max_sessions)
+        self._spent_attempts: Expiring[Attempt] = Expiring(config.max_sessions)
+        self._count = 0
         self._config = config
 
     def add_session(self, session: S) -> None:
         """Count a new session against its key's limit."""
+        self._count += 1
         self.per_key[session.key_id] += 1
 
     def full(self, key_id: bytes) -> bool:
         """Tell whether no further session of this key is allowed."""
         return (
-            self.per_key.total() >= self._config.max_sessions
+            self._count >= self._config.max_sessions
             or self.per_key[key_id] >= self._config.max_sessions_per_key
         )
 
     def remove_session(self, session: S) -> None:
         """Take a session out of the count."""
+        self._count -= 1
         self.per_key[session.key_id] -= 1
         if not self.per_key[session.key_id]:
             del self.per_key[session.key_id]
@@ -125,6 +132,11 @@ class Routes(Generic[S]):
         """Forget an embryo."""
         del self.embryos[embryo.channel.local_id]
         del self._embryos_by_identifier[embryo.identifier]
+
+    def forget_embryos(self) -> None:
+        """Forget all embryos."""
+        self.embryos.clear()
+        self._embryos_by_identifier.clear()
 
     def expire_embryos(self, now: int) -> None:
         """Forget embryos whose time is over."""

@@ -113,6 +113,7 @@ class Session:
         self._pause = Pause(context.config, now)
         self._rtts = RoundTripTimes()
         self._channel: Channel | None = None
+        self._confirmed_id = NO_SESSION
         self._attempt: Attempt | None = None
         self._retry = HANDSHAKE_RETRY_INITIAL
         self._control_spacing = 0
@@ -193,9 +194,10 @@ class Session:
 
         `reason` is a `CloseReason` or an int of the application's own, 0x8000 to 0xFFFF.
         """
-        if not (isinstance(reason, CloseReason) or 0x8000 <= reason <= 0xFFFF):
+        if not (0 <= reason <= CloseReason.KEY_EXHAUSTED or 0x8000 <= reason <= 0xFFFF):
             raise SessionStateError(
-                f"expected a CloseReason or 0x8000 to 0xFFFF as reason, got {reason!r}"
+                "expected a CloseReason up to KEY_EXHAUSTED, or 0x8000 to 0xFFFF, as reason, "
+                f"got {reason!r}"
             )
         if self.state is State.CLOSED:
             return
@@ -203,10 +205,11 @@ class Session:
         self._context.outbox.emit(SessionClosed(self, now, reason, by_peer=False))
         if self._channel is None:
             self._finish(now)
+            self._scheduled(now)
             return
         self._close_reason = int(reason)
         self._transmit_close(now)
-        self._scheduled()
+        self._scheduled(now)
 
     def pause(self, duration: int, now: int) -> None:
         """Ask the peer to expect nothing for `duration` ns; 0 ends a pause. Spec: KA-8.6-1.
@@ -221,36 +224,44 @@ class Session:
         self._control_spacing = self._liveness.pto
         self._hold_judgement(now)
         self._control_due(now, now)
-        self._scheduled()
+        self._scheduled(now)
 
     def note_application_received(self, now: int) -> None:
         """Report that authenticated application traffic came from the peer. Spec: KA-8.5-1."""
         if self._liveness.traffic_replaces_probes and self.state is not State.CLOSED:
             self._liveness.heard(now)
-            self._scheduled()
+            self._scheduled(now)
 
     def note_application_sent(self, now: int) -> None:
         """Report that application traffic went to the peer: it may replace a probe. KA-8.5-2."""
         live = self._liveness
         if live.traffic_replaces_probes and self.initiator and self.state is State.UP:
-            at = live.postponed_probe(self._context.draw())
+            at = live.postponed_probe(self._context.draw(), now)
             self.timers.arm(Timer.PROBE, max(at, now + 1))
-            self._scheduled()
+            self._scheduled(now)
 
     def note_unreachable(self, now: int) -> None:
         """Report an ICMP error: a hint that hastens the next probe, no more. Spec: KA-9.2-3."""
         self._unreachable = True
         planned = self.timers.armed(Timer.PROBE)
-        if self.state is State.UP and planned is not None and self._liveness.may_hasten(now):
-            self.timers.arm(Timer.PROBE, min(planned, now + self._liveness.spacing()))
-            self._scheduled()
+        hastened = now + self._liveness.spacing()
+        if (
+            self.state is State.UP
+            and planned is not None
+            and planned > hastened
+            and self._liveness.may_hasten(now)
+        ):
+            self.timers.arm(Timer.PROBE, hastened)
+            self._scheduled(now)
 
     def redirect(self, address: Address, now: int) -> None:
         """Go on at another address of the peer, such as a name's new one; probes start there."""
+        if self.state is State.CLOSED:
+            return
         self._move(address)
         if self._attempt is not None or self._channel is None:
             self._begin_attempt(now)
-        self._scheduled()
+        self._scheduled(now)
 
     # Frames in.
 
@@ -260,17 +271,17 @@ class Session:
         if timeout is not None:
             self.timers.arm(Timer.EXPIRY, now + milliseconds(timeout))
         self._begin_attempt(now)
-        self._scheduled()
+        self._scheduled(now)
 
-    def adopt(self, embryo: Embryo, now: int) -> None:
+    def adopt(self, embryo: Embryo, address: Address, now: int) -> None:
         """Take an embryo's keys, as a new session or to go on with new ones. KA-4.3-4, -5."""
         previous = self._path.address
-        self._path = PeerPath(embryo.address)
+        self._path = PeerPath(address)
         self._establish(
             embryo.channel, embryo.payload.epoch, embryo.payload.parameters, embryo.answered, now
         )
-        if previous != embryo.address:
-            self._context.outbox.emit(PeerAddressChanged(self, now, previous, embryo.address))
+        if previous != address:
+            self._context.outbox.emit(PeerAddressChanged(self, now, previous, address))
 
     def receive_response(self, data: bytes, now: int) -> None:
         """Complete the handshake under way, or raise `Refused`. Spec: KA-8.2-2, KA-10.2-2."""
@@ -278,6 +289,8 @@ class Session:
         if attempt is None:
             raise Refused(DropReason.UNEXPECTED)
         payload, channel = attempt.complete(data, now)
+        if now - attempt.started > self._handshake_lifetime():
+            raise Refused(DropReason.UNEXPECTED, "stale", consumed=True)
         if attempt.transmissions == 1:
             self._liveness.response_time.sample(now - attempt.started)
         self._path = PeerPath(self._path.address)
@@ -289,7 +302,7 @@ class Session:
         self.timers.arm(
             Timer.PROBE, now + cadence.spread(self._liveness.interval, self._context.draw())
         )
-        self._scheduled()
+        self._scheduled(now)
 
     def receive_transport(
         self, header: TransportHeader, data: bytes, address: Address, now: int
@@ -311,10 +324,13 @@ class Session:
     ) -> None:
         """Do what an accepted frame says: learn, judge, answer."""
         if self.state is State.CLOSED:
-            self._receive_after_close(header, body, now)
+            self._receive_after_close(header, body, address, now)
             return
         before = self.state
-        evidence = self._require_channel().evidence(header.type, body, now)
+        channel = self._require_channel()
+        evidence = channel.evidence(header.type, body, now)
+        if evidence is not None:
+            self._confirmed_id = channel.remote_id
         self._weigh(header, evidence, now)
         if newest:
             self._learn_peer(body, address, now)
@@ -323,7 +339,7 @@ class Session:
             self._reply(address, size - codec.STEADY_FRAME_BYTES, now)
         elif header.type == FrameType.CLOSE:
             self._receive_close(body, address, now)
-        self._scheduled()
+        self._scheduled(now)
 
     # Timers.
 
@@ -331,8 +347,9 @@ class Session:
         """Do all that is due. Spec: KA-7.7-1, KA-8.2-3."""
         while due := self.timers.pop_due(now):
             timer, planned = due
+            self._liveness.excuse_stall(planned, now)
             _TIMER_HANDLERS[timer](self, planned, now)
-        self._scheduled()
+        self._scheduled(now)
 
     def _probe_due(self, planned: int, now: int) -> None:
         if self._pause.until > now:
@@ -344,8 +361,8 @@ class Session:
         self._probe(now)
 
     def _overdue_due(self, planned: int, now: int) -> None:
-        if self._liveness.excuse(Timer.OVERDUE, now - planned, now):
-            self._probe(now)
+        if self._liveness.postponed(Timer.OVERDUE, now):
+            self._probe_once(now)
             return
         before = self.state
         self._liveness.suspect(now)
@@ -362,8 +379,8 @@ class Session:
 
     def _verdict_due(self, planned: int, now: int) -> None:
         """Pass the verdict and tell the peer. Spec: KA-7.5-5."""
-        if self._liveness.excuse(Timer.VERDICT, now - planned, now):
-            self._probe(now)
+        if self._liveness.postponed(Timer.VERDICT, now):
+            self._probe_once(now)
             return
         before = self.state
         self._liveness.judge(now)
@@ -377,14 +394,15 @@ class Session:
         attempt = self._attempt
         if attempt is None:
             return
-        if now - attempt.started >= HANDSHAKE_LIFETIME:
+        if now - attempt.started >= self._handshake_lifetime():
+            self._retry = min(2 * self._retry, HANDSHAKE_RETRY_MAX)
             self._begin_attempt(now)
             return
         self._retry = min(2 * self._retry, HANDSHAKE_RETRY_MAX)
         self._transmit_init(attempt, planned, now)
 
     def _control_due(self, planned: int, now: int) -> None:
-        if self._pause.pending and self._channel is not None:
+        if self._pause.pending and self.state is not State.DOWN:
             self._probe(now)
             self.timers.arm(Timer.CONTROL, now + max(1, self._control_spacing))
             self._control_spacing = min(2 * self._control_spacing, self._liveness.interval)
@@ -393,6 +411,7 @@ class Session:
         if self._pause.until > now:
             self.timers.arm(Timer.PAUSE_END, self._pause.until)
             return
+        self._pause.lapse(now)
         self._liveness.resume(now)
         self._rearm_probe(now)
         if self.state is State.SUSPECT:
@@ -427,8 +446,7 @@ class Session:
         )
         if evidence is not None and evidence.is_new and evidence.fresh_number:
             self._learn_round_trip(evidence, now)
-            if fresh:
-                live.response_time.sample(evidence.response_time)
+            live.response_time.sample(evidence.response_time)
         if fresh or header.type != FrameType.REPLY:
             live.heard(now)
         if evidence is not None and evidence.is_new and fresh:
@@ -445,7 +463,7 @@ class Session:
     def _learn_peer(self, body: Body, address: Address, now: int) -> None:
         """Take over what the newest frame says of the peer and of its view of us."""
         self._liveness.peer_state = State(body.state)
-        self._learn_peer_address(address, now)
+        self._learn_peer_address(body, address, now)
         self._learn_own_address(body, now)
         self._pause.confirmed_by(body.control_ack)
         honoured = self._pause.learn(body.control_version, body.options.pause_ms, now)
@@ -453,9 +471,9 @@ class Session:
             self._hold_judgement(now)
             self._context.outbox.emit(PeerPaused(self, now, honoured))
 
-    def _learn_peer_address(self, address: Address, now: int) -> None:
+    def _learn_peer_address(self, body: Body, address: Address, now: int) -> None:
         previous = self._path.address
-        if self._path.received(address, self._require_channel().confirmed):
+        if self._path.received(address, body.highest_received):
             self._move(address)
             self._context.outbox.emit(PeerAddressChanged(self, now, previous, address))
 
@@ -492,12 +510,16 @@ class Session:
         self._context.outbox.emit(SessionClosed(self, now, reason, by_peer=True))
         self._finish(now)
 
-    def _receive_after_close(self, header: TransportHeader, body: Body, now: int) -> None:
+    def _receive_after_close(
+        self, header: TransportHeader, body: Body, address: Address, now: int
+    ) -> None:
         """While our CLOSE is unconfirmed: look for the confirmation only. Spec: KA-6.4-1."""
-        if body.state != State.CLOSED and header.type != FrameType.CLOSE:
+        if header.type == FrameType.CLOSE:
+            self._send(FrameType.REPLY, NO_OPTIONS, address, now)
+        elif body.state != State.CLOSED:
             raise Refused(DropReason.LINGERING, consumed=True)
         self._finish(now)
-        self._scheduled()
+        self._scheduled(now)
 
     def _hold_judgement(self, now: int) -> None:
         """Judge nothing until all pauses are over. Spec: KA-8.6-2, KA-8.6-4."""
@@ -510,6 +532,11 @@ class Session:
         if self._send(FrameType.PROBE, options, self._path.address, now):
             self._liveness.probe_sent(self._require_channel().last_sent, now)
             self._rearm_nat_keepalive(now)
+
+    def _probe_once(self, now: int) -> None:
+        """Probe unless another late timer has just done so. Spec: KA-7.7-1."""
+        if not self._liveness.probed_at(now):
+            self._probe(now)
 
     def _reply(self, address: Address, room: int, now: int) -> None:
         """Answer a PROBE with what fits into its length. Spec: KA-8.3-1 to KA-8.3-3."""
@@ -525,7 +552,6 @@ class Session:
     def _send(self, frame_type: FrameType, options: Options, address: Address, now: int) -> bool:
         channel = self._require_channel()
         if channel.exhausted and frame_type is not FrameType.CLOSE:
-            self.close(now, CloseReason.KEY_EXHAUSTED)
             return False
         if (
             frame_type == FrameType.PROBE
@@ -568,11 +594,18 @@ class Session:
         if self._attempt is None:
             self._retry = HANDSHAKE_RETRY_INITIAL
         self._drop_attempt(now)
-        old_id = self._channel.remote_id if self._channel else NO_SESSION
         context = self._context
-        self._attempt = Attempt(self._psk, context.identity, old_id, context.entropy, now)
+        self._attempt = Attempt(
+            self._psk, context.identity, self._confirmed_id, context.entropy, now
+        )
         context.routes.pending[self._attempt.session_id] = self
         self._transmit_init(self._attempt, now, now)
+
+    def _handshake_lifetime(self) -> int:
+        """Tell how old a handshake may get: what is older proves too little. KA-4.2-1, KA-4.2-7."""
+        if self._channel is None:
+            return HANDSHAKE_LIFETIME
+        return min(self._liveness.longest_wait, HANDSHAKE_LIFETIME)
 
     def _drop_attempt(self, now: int) -> None:
         if self._attempt is not None:
@@ -592,6 +625,7 @@ class Session:
         self._own_address.restart()
         self._handshakes += 1
         if self._peer_epoch not in (b"", epoch):
+            self._pause.forget_peer(now)
             self._context.outbox.emit(PeerRestarted(self, now))
         self._peer_epoch = epoch
         self._liveness.agree(self._context.identity.parameters, peer, now)
@@ -678,11 +712,15 @@ class Session:
             self._context.routes.linger(self._channel, now)
         self._context.routes.remove_session(self)
 
-    def _scheduled(self) -> None:
-        """Bring the endpoint's queue up to date: the last act of every verb."""
-        if self._finished:
+    def _scheduled(self, now: int) -> None:
+        """Bring the endpoint's queue up to date: the last act of every verb. Spec: KA-4.4-3."""
+        if self.state is not State.CLOSED and self._channel and self._channel.exhausted:
+            self.close(now, CloseReason.KEY_EXHAUSTED)
+        elif self._finished:
             self.timers.clear()
-        self._context.queue.update(self)
+            self._context.queue.discard(self)
+        else:
+            self._context.queue.update(self)
 
     def _require_channel(self) -> Channel:
         if self._channel is None:

@@ -33,15 +33,11 @@ class Suspicion:
         return max(least, (now - self.started) // SUSPICION_GROWTH_DIVISOR)
 
     def verdict_at(
-        self, detector: Detector, interval: int, min_suspicion: int, pto: int, now: int
-    ) -> int | None:
-        """Tell the earliest time of the verdict, None while too few probes were sent.
-
-        To be asked when a probe was sent just now. Spec: KA-7.5-1.
-        """
-        if self.probes < MIN_UNANSWERED:
-            return None
-        return max(detector.deadline(self.base, interval), self.started + min_suspicion, now + pto)
+        self, detector: Detector, interval: int, min_suspicion: int, not_before: int
+    ) -> int:
+        """Tell the earliest time of the verdict. Spec: KA-7.5-1."""
+        deadline = detector.deadline(self.base, interval)
+        return max(deadline, self.started + min_suspicion, not_before)
 
 
 class ProbeBudget:
@@ -50,7 +46,7 @@ class ProbeBudget:
     __slots__ = ("_capacity", "_since", "_spent")
 
     def __init__(self, burst: int, now: int) -> None:
-        self._capacity = min(burst, SUSPICION_BUDGET_MAX)
+        self._capacity = max(MIN_UNANSWERED, min(burst, SUSPICION_BUDGET_MAX))
         self._spent = 0
         self._since = now
 

@@ -2,7 +2,9 @@
 
 import heapq
 from enum import IntEnum
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
+
+SWEEP_FROM: Final = 64
 
 
 class Timer(IntEnum):
@@ -74,20 +76,33 @@ class TimerQueue(Generic[S]):
     So a heartbeat that only puts a deadline off costs no heap operation.
     """
 
-    __slots__ = ("_heap", "_serial")
+    __slots__ = ("_heap", "_serial", "_stale")
 
     def __init__(self) -> None:
         self._heap: list[tuple[int, int, S]] = []
         self._serial = 0
+        self._stale = 0
 
     def update(self, item: S) -> None:
         """Take note of the item's present earliest deadline."""
         deadline = item.timers.next()
         if deadline is None or (item.queued_at is not None and item.queued_at <= deadline):
             return
+        self.discard(item)
         item.queued_at = deadline
         self._serial += 1
         heapq.heappush(self._heap, (deadline, self._serial, item))
+
+    def discard(self, item: S) -> None:
+        """Forget an item. Its entry stays until it comes up, or until half of all are such."""
+        if item.queued_at is None:
+            return
+        item.queued_at = None
+        self._stale += 1
+        if self._stale > SWEEP_FROM and 2 * self._stale > len(self._heap):
+            self._heap = [entry for entry in self._heap if entry[2].queued_at == entry[0]]
+            heapq.heapify(self._heap)
+            self._stale = 0
 
     def next(self) -> int | None:
         """Tell when to look again: never later than the earliest deadline, rarely earlier."""
@@ -100,4 +115,5 @@ class TimerQueue(Generic[S]):
             if item.queued_at == at:
                 item.queued_at = None
                 return item
+            self._stale -= 1
         return None

@@ -40,7 +40,8 @@ class Driver:
     ) -> None:
         self.endpoint = endpoint
         self._transmit = transmit
-        self._clock = clock
+        self._read_clock = clock
+        self._now = clock()
 
     def connect(self, addr: Address, *, key_id: bytes) -> Session:
         """Start a session and send its first INIT."""
@@ -62,8 +63,8 @@ class Driver:
             return
         now = self._clock()
         if now < due <= now + EARLY_WAKE:
-            now = due
-        self.endpoint.handle_timer(now)
+            self._now = due
+        self.endpoint.handle_timer(self._now)
         self.flush()
 
     def late(self) -> bool:
@@ -90,6 +91,11 @@ class Driver:
         """Do something that takes `now`, such as `lambda now: session.pause(duration, now)`."""
         verb(self._clock())
         self.flush()
+
+    def _clock(self) -> int:
+        """Read the clock; never before what was given to the core."""
+        self._now = max(self._now, self._read_clock())
+        return self._now
 
     def flush(self) -> None:
         """Hand to the transport what the endpoint has to send."""

@@ -5,6 +5,7 @@ Spec: KA-8.3-2, KA-8.3-4.
 
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
@@ -75,7 +76,7 @@ def bound_socket(family: int, address: Any) -> socket.socket:  # noqa: ANN401
         sock.setblocking(False)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        if is_wildcard(address) and _CONTROL_BYTES:
+        if is_wildcard(address) and sys.platform == "linux":
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
             else:
@@ -121,6 +122,8 @@ def _address(peer: Any, control: list[tuple[int, int, bytes]]) -> Address:  # no
             local = struct.pack("=i4s4s", 0, value[4:8], bytes(4))
             return UdpAddress(peer, level, kind, local)
         if (level, kind) == (socket.IPPROTO_IPV6, _IPV6_PKTINFO):
-            return UdpAddress(peer, level, kind, value)
+            # An index matters for link-local addresses only; elsewhere a change of it is no move.
+            local = value if value[:2] == b"\xfe\x80" else value[:16] + bytes(4)
+            return UdpAddress(peer, level, kind, local)
     result: Address = peer
     return result

@@ -5,14 +5,15 @@ import contextlib
 import os
 import select
 import socket
-from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final
 
 from kaudp.config import Config
 from kaudp.core.endpoint import AcceptHook, Endpoint
+from kaudp.core.outbox import EventQueue
 from kaudp.core.paths import Address
 from kaudp.core.session import Session
 from kaudp.core.stats import Stats
@@ -26,6 +27,7 @@ from kaudp.wire.keys import KeySource, PresharedKey
 
 CLOSE_TIMEOUT_S: Final = 2.0
 LOOK_UP_AGAIN_S: Final = 30.0
+TRY_NEXT_S: Final = 2.0
 
 EventCallback = Callable[[Event], object]
 
@@ -41,24 +43,33 @@ class _Heart:
         self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
         self._deferrals = 0
         self._on_event = on_event
-        self._events: deque[Event] = deque(maxlen=max_events)
+        self._events = EventQueue(max_events)
         self._news = asyncio.Event()
         self._closed = False
+        self._ended = False
 
     @property
     def counters(self) -> Counter[DropReason]:
         """Datagrams refused, by reason. Spec: section 12."""
         return self._driver.endpoint.counters
 
+    def close_session(
+        self, session: Session, reason: CloseReason | int = CloseReason.NORMAL
+    ) -> None:
+        """End one session and tell its peer."""
+        self._act(lambda now: session.close(now, reason))
+
+    def pause_session(self, session: Session, seconds: float) -> None:
+        """Ask one peer to expect nothing for a while; 0 ends a pause."""
+        self._act(lambda now: session.pause(int(seconds * SECOND), now))
+
     async def events(self) -> AsyncIterator[Event]:
         """Give the events as they come, to the end of the last session or of the endpoint."""
-        while True:
-            while self._events:
-                event = self._events.popleft()
+        while not self._ended:
+            while event := self._events.take():
+                self._ended = self._is_last(event)
                 yield event
-                if self._is_last(event):
-                    return
-            if self._closed:
+            if self._closed or self._ended:
                 return
             self._news.clear()
             await self._news.wait()
@@ -74,10 +85,10 @@ class _Heart:
         """Tell the events and re-arm the timer; what there was to send is sent."""
         for event in self._driver.events():
             self._notice(event)
-            if self._on_event is not None:
-                self._on_event(event)
+            if self._on_event is None:
+                self._events.emit(event)
             else:
-                self._events.append(event)
+                self._call(self._on_event, event)
         self._news.set()
         if self._timer is not None:
             self._timer.cancel()
@@ -85,6 +96,14 @@ class _Heart:
         delay = self._driver.timeout()
         if delay is not None and not self._closed:
             self._timer = self._loop.call_later(delay, self._wake)
+
+    def _call(self, callback: EventCallback, event: Event) -> None:
+        """Tell the application; its mistakes are the loop's to report and stop no heart."""
+        try:
+            callback(event)
+        except Exception as error:
+            message = "kaudp: exception in the application's on_event"
+            self._loop.call_exception_handler({"message": message, "exception": error})
 
     def _notice(self, event: Event) -> None:
         """Let a kind of heart do something of its own about an event."""
@@ -100,7 +119,7 @@ class _Heart:
         self._settle()
 
     def _readable(self) -> bool:
-        if self._socket is None:
+        if self._socket is None or not hasattr(select, "poll"):
             return False
         poller = select.poll()
         poller.register(self._socket, select.POLLIN)
@@ -122,12 +141,19 @@ class _Heart:
         """Take an error of the network for the hint that it is."""
 
     def _read_ready(self, sock: socket.socket, *, with_local: bool) -> None:
+        datagrams = sockets.read_batch(sock, with_local=with_local)
         try:
-            for data, address in sockets.read_batch(sock, with_local=with_local):
-                self._driver.receive(data, address)
+            while (datagram := self._next(datagrams)) is not None:
+                self._driver.receive(*datagram)
+        finally:
+            self._settle()
+
+    def _next(self, datagrams: Iterator[tuple[bytes, Address]]) -> tuple[bytes, Address] | None:
+        try:
+            return next(datagrams, None)
         except OSError:
             self._hint(None)
-        self._settle()
+            return None
 
     async def _shut(self, reason: CloseReason | int) -> None:
         """Close all sessions, tell the peers, and wait until they know or cannot be told."""
@@ -135,14 +161,16 @@ class _Heart:
             return
         self._driver.close(reason)
         self._settle()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                while not self._driver.endpoint.quiet:
-                    self._news.clear()
-                    await self._news.wait()
-        self._closed = True
-        self._settle()
-        self._release()
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    while not self._driver.endpoint.quiet:
+                        self._news.clear()
+                        await self._news.wait()
+        finally:
+            self._closed = True
+            self._settle()
+            self._release()
 
     def _release(self) -> None:
         if self._socket is not None:
@@ -157,7 +185,8 @@ class Connection(_Heart):
     def __init__(self, host: str, port: int, key: PresharedKey, config: Config) -> None:
         super().__init__(production_endpoint(config, key), None, config.max_events)
         self._host, self._port, self._key = host, port, key
-        self._look_up_task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._hints = asyncio.Event()
         self._session: Session | None = None
 
     @property
@@ -178,22 +207,24 @@ class Connection(_Heart):
 
     async def close(self, reason: CloseReason | int = CloseReason.NORMAL) -> None:
         """End the session, tell the peer, close the socket."""
-        if self._look_up_task is not None:
-            self._look_up_task.cancel()
+        if self._task is not None:
+            self._task.cancel()
         await self._shut(reason)
 
     def pause(self, seconds: float) -> None:
         """Ask the peer to expect nothing for a while; 0 ends a pause."""
-        self._act(lambda now: self.session.pause(int(seconds * SECOND), now))
+        self.pause_session(self.session, seconds)
 
     async def _open(self) -> None:
         """Look the name up and start. Raises `AddressError`."""
-        address = await self._open_socket()
+        candidates = await _look_up(self._host, self._port)
+        address = self._open_socket(candidates)
         self._session = self._driver.connect(address, key_id=self._key.key_id)
         self._settle()
+        if len(candidates) > 1:
+            self._task = self._loop.create_task(self._try_others(candidates))
 
-    async def _open_socket(self) -> Address:
-        candidates = await _look_up(self._host, self._port)
+    def _open_socket(self, candidates: list[tuple[Any, ...]]) -> Address:
         sock = sockets.connected_socket(candidates, f"{self._host}:{self._port}")
         self._release()
         self._socket = sock
@@ -202,20 +233,44 @@ class Connection(_Heart):
         return address
 
     def _notice(self, event: Event) -> None:
-        if isinstance(event, SessionDown) and self._look_up_task is None:
-            self._look_up_task = self._loop.create_task(self._look_up_while_down())
+        if isinstance(event, SessionDown) and (self._task is None or self._task.done()):
+            self._task = self._loop.create_task(self._look_up_while_down())
+
+    async def _try_others(self, candidates: list[tuple[Any, ...]]) -> None:
+        """While nobody has answered, go through the name's other addresses."""
+        first = self.session.address
+        for candidate in candidates:
+            if candidate[4] == first:
+                continue
+            await self._hinted_or(TRY_NEXT_S)
+            if self.state is not State.CONNECTING:
+                return
+            self._go_on_at([candidate])
+
+    async def _hinted_or(self, seconds: float) -> None:
+        self._hints.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hints.wait()
+
+    def _go_on_at(self, candidates: list[tuple[Any, ...]]) -> None:
+        """Take a fresh socket, with a fresh route, and move to the address it leads to."""
+        with contextlib.suppress(OSError, AddressError):
+            address = self._open_socket(candidates)
+            if address != self.session.address:
+                self._act(lambda now: self.session.redirect(address, now))
 
     async def _look_up_while_down(self) -> None:
-        """While DOWN, look the name up again and take a fresh socket with a fresh route."""
+        """While DOWN, look the name up again and again."""
         while self.state is State.DOWN:
-            with contextlib.suppress(OSError, AddressError):
-                address = await self._open_socket()
-                if address != self.session.address:
-                    self._act(lambda now, to=address: self.session.redirect(to, now))  # type: ignore[misc]
+            with contextlib.suppress(AddressError):
+                candidates = await _look_up(self._host, self._port)
+                if self.state is State.DOWN:
+                    self._go_on_at(candidates)
             await asyncio.sleep(LOOK_UP_AGAIN_S)
-        self._look_up_task = None
 
     def _hint(self, address: Address) -> None:
+        self._hints.set()
         if self._session is not None:
             self._driver.act(self._session.note_unreachable)
 
@@ -265,7 +320,8 @@ class Server(_Heart):
     def __init__(
         self, host: str, port: int, keys: KeySource, config: Config, accept: bool | AcceptHook
     ) -> None:
-        super().__init__(production_endpoint(config, keys, accept), None, config.max_events)
+        asked = _with_plain_addresses(accept) if callable(accept) else accept
+        super().__init__(production_endpoint(config, keys, asked), None, config.max_events)
         self._host, self._port = host, port
 
     @property
@@ -354,6 +410,7 @@ class Attachment(_Heart):
         shared = transport.get_extra_info("socket")
         if shared is None:
             raise AddressError("expected a transport over a UDP socket, got one without a socket")
+        self._transport = transport
         # A duplicate of the descriptor: sending does not go through the application's queue.
         self._socket = socket.socket(fileno=os.dup(shared.fileno()))
 
@@ -361,6 +418,12 @@ class Attachment(_Heart):
     def sessions(self) -> list[Session]:
         """The sessions that are established."""
         return self._driver.endpoint.sessions
+
+    def _transmit(self, data: bytes, address: Address) -> None:
+        """Let go of the socket with the application's transport, else the port stays bound."""
+        if self._transport.is_closing():
+            self._release()
+        super()._transmit(data, address)
 
     def receive_datagram(self, data: bytes, addr: Address) -> bool:
         """Take a datagram in. True: it was kaudp's. False: it is the application's, untouched."""
@@ -411,6 +474,11 @@ def attach(
     changed. Spec: KA-2-7.
     """
     return Attachment(transport, keys, config or Config.wan(), accept, on_event)
+
+
+def _with_plain_addresses(accept: AcceptHook) -> AcceptHook:
+    """Show an accept hook the peer's socket address, also where the local one is known."""
+    return lambda key_id, address: accept(key_id, getattr(address, "peer", address))
 
 
 async def _look_up(host: str, port: int, *, passive: bool = False) -> list[tuple[Any, ...]]:

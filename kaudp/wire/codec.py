@@ -65,6 +65,7 @@ _MIN_BYTES: Final[Mapping[int, int]] = {
     FrameType.REPLY: STEADY_FRAME_BYTES,
     FrameType.CLOSE: STEADY_FRAME_BYTES,
 }
+_MAX_BYTES: Final[Mapping[int, int]] = {FrameType.COOKIE: int(grammar.Cookie.sizeof())}
 _HANDSHAKE_TYPES: Final = frozenset({FrameType.INIT, FrameType.RESPONSE, FrameType.COOKIE})
 
 
@@ -167,7 +168,7 @@ def classify(data: bytes) -> FrameType:
     if size < TRANSPORT_HEADER_BYTES or data[0] != grammar.MAGIC or data[2] != grammar.VERSION:
         raise Refused(DropReason.NOT_KAUDP)
     minimum = _MIN_BYTES.get(data[1])
-    if minimum is None or not minimum <= size <= grammar.MAX_FRAME_BYTES:
+    if minimum is None or not minimum <= size <= _MAX_BYTES.get(data[1], grammar.MAX_FRAME_BYTES):
         raise Refused(DropReason.NOT_KAUDP)
     frame_type = FrameType(data[1])
     if frame_type in _HANDSHAKE_TYPES and data[3] != grammar.SUITE_NNPSK0_25519_AESGCM_SHA256:
@@ -224,11 +225,6 @@ def build_response(session_id: bytes, ephemeral: bytes, sealed_payload: bytes) -
         ephemeral,
     )
     return header + sealed_payload
-
-
-def response_bytes(payload: bytes) -> int:
-    """Tell the length of the RESPONSE frame that carries a payload."""
-    return _RESPONSE_HEADER.size + len(payload) + TAG_BYTES
 
 
 def sealed_payload_of(frame_type: FrameType, data: bytes) -> bytes:

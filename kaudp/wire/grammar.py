@@ -19,6 +19,7 @@ from construct import (
     Int64ub,
     OneOf,
     Prefixed,
+    RangeError,
     Struct,
     Subconstruct,
     Switch,
@@ -38,6 +39,7 @@ COOKIE_BYTES: Final = 16
 EPHEMERAL_BYTES: Final = 32
 TAG_BYTES: Final = 16
 MAX_FRAME_BYTES: Final = 512
+MAX_OPTIONS: Final = 16
 
 
 class FrameType(IntEnum):
@@ -75,14 +77,16 @@ class AddressFamily(IntEnum):
 
 
 class UntilEnd(Subconstruct):  # type: ignore[misc]
-    """Repeat one construct to the end of the stream.
+    """Repeat one construct to the end of the stream, MAX_OPTIONS times at most. Spec: KA-3.8-6.
 
     `GreedyRange` would take a malformed element for the end of the list.
     """
 
     def _parse(self, stream: Any, context: Any, path: str) -> list[Any]:  # noqa: ANN401
-        elements = []
+        elements: list[Any] = []
         while not stream_iseof(stream):
+            if len(elements) == MAX_OPTIONS:
+                raise RangeError(f"more than {MAX_OPTIONS} options", path=path)
             elements.append(self.subcon._parsereport(stream, context, path))
         return elements
 

@@ -169,7 +169,9 @@ def test_a_blocked_loop_convicts_nobody() -> None:
             await asyncio.sleep(0.3)
             time.sleep(0.8)
             await asyncio.sleep(0.5)
-            seen = [type(e) for e in connection._events]
+            seen = []
+            while event := connection._events.take():
+                seen.append(type(event))
             assert kaudp.SessionDown not in seen
             assert connection.state is kaudp.State.UP
 
@@ -427,3 +429,136 @@ def test_the_driver_runs_over_plain_sockets() -> None:
     assert kinds[:2] == [kaudp.SessionUp, kaudp.SessionUp]
     for sock in socks:
         sock.close()
+
+
+# Mistakes and accidents
+
+
+def test_an_exception_of_the_application_stops_no_heart() -> None:
+    async def test() -> None:
+        reported: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: reported.append(what))
+        async with games() as (server, client):
+            client.heart._on_event = lambda event: 1 / 0
+            address = server.transport.get_extra_info("sockname")
+            session = client.heart.connect(address, KEY)
+            while session.stats.round_trips < 3:
+                await asyncio.sleep(0.01)
+        assert isinstance(reported[0]["exception"], ZeroDivisionError)
+
+    run(test)
+
+
+def test_an_exception_of_the_accept_hook_stops_no_server() -> None:
+    async def test() -> None:
+        reported: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: reported.append(what))
+        answers = iter([lambda: {}["missing"], lambda: True, lambda: True])
+
+        def accept(key_id: bytes, address: Any) -> bool:
+            assert isinstance(address[0], str)
+            return bool(next(answers)())
+
+        async with kaudp.serve("udp://0.0.0.0:0", keys=KEY, config=LAN, accept=accept) as server:
+            url = f"udp://127.0.0.1:{server.address[1]}"
+            async with kaudp.connect(url, key=KEY, config=LAN) as connection:
+                await event_of(connection, kaudp.SessionUp)
+        assert isinstance(reported[0]["exception"], KeyError)
+
+    run(test)
+
+
+def test_a_cancelled_close_leaks_nothing() -> None:
+    async def test() -> None:
+        async with linked() as (server, connection):
+            server._release()
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.02):
+                    await connection.close()
+            assert connection._socket is None
+            assert connection._closed
+
+    run(test)
+
+
+def test_events_after_the_end_end_at_once() -> None:
+    async def test() -> None:
+        async with linked() as (_, connection):
+            await connection.close()
+            assert [type(e) async for e in connection.events()] == [kaudp.SessionClosed]
+            assert [type(e) async for e in connection.events()] == []
+
+    run(test)
+
+
+def test_a_name_with_several_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first has nobody; the network says so, and the next is tried at once."""
+
+    async def test() -> None:
+        async with kaudp.serve("udp://127.0.0.1:0", keys=KEY, config=LAN) as server:
+            port = server.address[1]
+
+            async def look_up(host: str, port_: int) -> list[tuple[Any, ...]]:
+                return [
+                    (socket.AF_INET, None, None, None, (ip, port))
+                    for ip in ("127.0.0.9", "127.0.0.1")
+                ]
+
+            monkeypatch.setattr(udp, "_look_up", look_up)
+            async with kaudp.connect("udp://service:1", key=KEY, config=LAN) as connection:
+                await event_of(connection, kaudp.SessionUp)
+                assert connection.session.address == ("127.0.0.1", port)
+
+    run(test)
+
+
+def test_one_session_can_be_closed_and_paused() -> None:
+    async def test() -> None:
+        async with linked() as (server, connection):
+            (session,) = server.sessions
+            server.pause_session(session, 0.2)
+            assert (await event_of(connection, kaudp.PeerPaused)).duration <= 200_000_000
+            server.close_session(session, 0x8001)
+            assert (await event_of(connection, kaudp.SessionClosed)).reason == 0x8001
+
+    run(test)
+
+
+def test_the_drivers_clock_never_goes_back() -> None:
+    """A wake that is a little early is taken for on time; what comes next is not before it."""
+    read, times = [0], []
+    driver = kaudp.Driver(
+        production_endpoint(LAN, KEY), lambda data, addr: None, clock=lambda: read[0]
+    )
+    for name in ("handle_timer", "receive_datagram"):
+        verb = getattr(driver.endpoint, name)
+
+        def noted(*arguments: Any, verb: Any = verb) -> Any:
+            times.append(arguments[-1])
+            return verb(*arguments)
+
+        setattr(driver.endpoint, name, noted)
+    driver.connect(("192.0.2.1", 1), key_id=KEY.key_id)
+    due = driver.endpoint.next_timer()
+    assert due is not None
+    for clock in (due - 900_000, due - 800_000, due + 5):
+        read[0] = clock
+        driver.wake()
+        driver.receive(b"", ("192.0.2.1", 1))
+    assert times[:2] == [due, due]
+    assert times == sorted(times)
+
+
+def test_an_attachment_lets_go_of_a_socket_that_the_application_closed() -> None:
+    async def test() -> None:
+        async with games() as (server, client):
+            address = server.transport.get_extra_info("sockname")
+            own = client.transport.get_extra_info("sockname")
+            client.heart.connect(address, KEY)
+            client.transport.close()
+            while client.heart._socket is not None:
+                await asyncio.sleep(0.01)
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as again:
+                again.bind(own)
+
+    run(test)

@@ -1,15 +1,19 @@
 """Section 4: the handshake, and the keys it makes."""
 
 import itertools
+from random import Random
 
 import pytest
 
 from kaudp.config import Config
 from kaudp.core import handshake
 from kaudp.core.channel import PACKET_NUMBER_LIMIT
-from kaudp.errors import DropReason, KeyFormatError
+from kaudp.core.endpoint import Endpoint
+from kaudp.core.timers import SWEEP_FROM
+from kaudp.errors import ConfigError, DropReason, KeyFormatError, SessionStateError
 from kaudp.events import CloseReason, ConnectFailed, PeerRestarted, SessionClosed, State
-from kaudp.wire import noise
+from kaudp.wire import codec, noise
+from kaudp.wire.codec import InitPayload, Parameters
 from kaudp.wire.grammar import FrameType
 from kaudp.wire.keys import MasterKey, PresharedKey
 from tests.worlds import KEY, MS, Pair, S, forge, of_type
@@ -291,3 +295,83 @@ def test_the_accept_hook_is_asked_after_the_tag() -> None:
     assert asked == [(KEY.key_id, pair.alice.address)]
     assert pair.bob.sent == []
     assert pair.bob.endpoint.counters == {DropReason.REFUSED: 1}
+
+
+def test_an_init_around_a_copied_ephemeral_gets_an_answer_of_its_own() -> None:
+    """KA-4.3-2: another client's INIT, seen and hurried past it, does not block it."""
+    master = MasterKey(bytes(32))
+    pair = Pair()
+    server = pair.world.add_node("server", Config.server(), master, accept=True)
+    keys = [master(name.ljust(16)) for name in (b"victim", b"mallory")]
+    ephemeral = bytes(range(32))
+    inits = []
+    for key in keys:
+        prologue = codec.build_init_prologue(key.key_id[:8], key.key_id)
+        payload = codec.build_init_payload(
+            InitPayload(bytes(8), key.key_id[8:], bytes(8), Parameters(1, 1, 1, 3, 0))
+        )
+        message = noise.Initiator(key.secret, prologue, ephemeral).write_message_1(payload)
+        inits.append(prologue + message)
+    assert inits[0][44:76] == inits[1][44:76]
+    for init in reversed(inits):
+        assert pair.world.inject(server, init, ("192.0.2.7", 7))
+    answered = [data[4:12] for _, data, _ in server.sent]
+    assert answered == [keys[1].key_id[:8], keys[0].key_id[:8]]
+
+
+def test_a_close_reaches_the_session_that_its_keys_continue() -> None:
+    """KA-4.3-4: although the first PROBE under them was lost."""
+    pair = Pair(bob=Config.server(down_retention_ms=86_400_000)).up()
+    pair.cut()
+    pair.run_to(State.SUSPECT)
+    pair.run(300 * MS)
+    init = inits(pair)[-1][1]
+    pair.world.cut("bob", "alice", cut=False)
+    pair.world.inject(pair.bob, init, pair.alice.address)
+    pair.run(50 * MS)
+    assert pair.session.state is State.UP
+    pair.cut(cut=False)
+    pair.session.close(pair.now)
+    pair.run(S)
+    assert pair.bob.kinds()[-1] == "SessionClosed"
+    assert pair.bob.endpoint.quiet
+
+
+def test_a_key_that_is_withdrawn_during_the_handshake() -> None:
+    """KA-2-5: the first PROBE verifies under the embryo's keys, so it is consumed all the same."""
+    pair = Pair()
+    keys = {KEY.key_id: KEY}
+    server = pair.world.add_node("server", Config.server(), keys, accept=True)
+    session = pair.alice.endpoint.connect(server.address, pair.now, key_id=KEY.key_id)
+    pair.run(25 * MS)
+    keys.clear()
+    pair.run(S)
+    assert session.state is State.UP
+    assert len(server.endpoint.sessions) == 1
+
+
+def test_an_instance_id_of_a_wrong_size_is_one_clear_error() -> None:
+    with pytest.raises(ConfigError, match="an instance id of 8 bytes, got 3"):
+        Endpoint(Config(), keys=KEY, rng=Random(1), entropy=bytes, instance_id=b"abc")
+
+
+def test_an_endpoint_has_no_more_sessions_than_it_may() -> None:
+    """KA-11-2: not by its own connects either."""
+    pair = Pair(alice=Config.wan(max_sessions=1))
+    with pytest.raises(SessionStateError, match="fewer sessions than max_sessions"):
+        pair.alice.endpoint.connect(pair.bob.address, pair.now, key_id=KEY.key_id)
+
+
+def test_closed_sessions_leave_nothing_behind() -> None:
+    """KA-11-2: 500 connects and closes in a moment, at a server that allows four sessions."""
+    pair = Pair(bob=Config.server(max_sessions=4), delay=MS)
+    pair.session.close(pair.now)
+    for _ in range(500):
+        session = pair.alice.endpoint.connect(pair.bob.address, pair.now, key_id=KEY.key_id)
+        pair.run(3 * MS)
+        session.close(pair.now)
+        pair.run(3 * MS)
+    routes = pair.bob.endpoint._context.routes
+    assert pair.bob.endpoint.quiet
+    assert len(routes._lingering._entries) <= 4
+    assert len(pair.bob.endpoint._context.queue._heap) <= 2 * SWEEP_FROM

@@ -72,6 +72,28 @@ def test_both_may_close_at_once() -> None:
     assert pair.alice.kinds() == pair.bob.kinds() == ["SessionUp", "SessionClosed"]
 
 
+def test_both_closing_with_one_close_lost() -> None:
+    """KA-6.4-2: a CLOSE that comes after our own is answered too."""
+    pair = Pair().up()
+    pair.world.cut("alice", "bob")
+    pair.session.close(pair.now)
+    pair.far.close(pair.now)
+    pair.run(25 * MS)
+    assert of_type(pair.alice, FrameType.REPLY)
+    pair.world.cut("alice", "bob", cut=False)
+    pair.run(5 * S)
+    assert pair.alice.endpoint.quiet
+    assert pair.bob.endpoint.quiet
+
+
+def test_a_closed_endpoint_accepts_no_more() -> None:
+    pair = Pair()
+    pair.bob.endpoint.close(pair.now)
+    pair.run(S)
+    assert pair.bob.endpoint.quiet
+    assert pair.bob.sent == []
+
+
 def test_closing_twice_does_nothing() -> None:
     pair = Pair().up()
     pair.session.close(pair.now)
@@ -96,10 +118,12 @@ def test_an_application_has_close_reasons_of_its_own(reason: int) -> None:
     assert pair.bob.events[-1].reason == reason
 
 
-@pytest.mark.parametrize("reason", [-1, 7, 0x7FFF, 0x10000])
+@pytest.mark.parametrize("reason", [-1, 5, 7, 0x7FFF, 0x10000, CloseReason.EXPIRED])
 def test_a_wrong_close_reason_is_a_clear_error(reason: int) -> None:
     pair = Pair().up()
-    with pytest.raises(SessionStateError, match="expected a CloseReason or 0x8000 to 0xFFFF"):
+    with pytest.raises(
+        SessionStateError, match="expected a CloseReason up to KEY_EXHAUSTED, or 0x8000"
+    ):
         pair.session.close(pair.now, reason)
 
 

@@ -288,3 +288,29 @@ def test_a_pause_needs_an_established_session() -> None:
     pair.up()
     with pytest.raises(SessionStateError, match="0 ns or more, got -1"):
         pair.session.pause(-1, pair.now)
+
+
+def test_sparse_application_traffic_makes_nobody_suspicious() -> None:
+    """KA-8.5-2 KA-7.3-3: one packet a moment after each probe."""
+    pair = Pair(alice=Config.wan(**REPORTING), bob=Config.server(**REPORTING)).up()
+    for _ in range(60):
+        count = len(probe_times(pair))
+        while len(probe_times(pair)) == count:
+            pair.run(50 * MS)
+        pair.run(300 * MS)
+        pair.session.note_application_sent(pair.now)
+        pair.run(20 * MS)
+        pair.far.note_application_received(pair.now)
+    assert pair.bob.kinds() == ["SessionUp"]
+
+
+def test_an_unconfirmed_pause_does_not_probe_for_ever() -> None:
+    """KA-8.6-1: not in DOWN, and not once it is over by itself."""
+    pair = Pair(alice=Config.wan(nat_keepalive_ms=None)).up()
+    pair.cut()
+    pair.session.pause(20 * S, pair.now)
+    pair.run_to(State.DOWN)
+    pair.run(100 * S)
+    before = len(probe_times(pair))
+    pair.run(800 * S)
+    assert len(probe_times(pair)) - before <= 800 / 30 + 2

@@ -3,6 +3,7 @@
 import pytest
 
 from kaudp.config import Config
+from kaudp.core.channel import PACKET_NUMBER_LIMIT
 from kaudp.events import OwnAddressChanged, PeerAddressChanged, State
 from kaudp.wire.grammar import FrameType
 from tests.worlds import KEY, MS, Pair, S, forge, of_type
@@ -129,3 +130,35 @@ def test_a_redirect_while_connecting() -> None:
     pair.run(3 * S)
     pair.session.redirect(("192.0.2.99", 2000), pair.now)
     pair.run_to(State.UP, limit=2 * S)
+
+
+def test_a_session_begins_where_its_first_frame_and_the_response_agree() -> None:
+    """KA-9.1-4: INIT was copied and came first from a stolen source."""
+    pair = Pair()
+    victim = ("198.51.100.66", 6)
+    pair.run(MS)
+    init = of_type(pair.alice, FrameType.INIT)[0][1]
+    pair.world.inject(pair.bob, init, victim)
+    pair.run(S)
+    assert pair.far.address == pair.alice.address
+    pair.cut()
+    pair.run(60 * S)
+    assert len([data for _, data, address in pair.bob.sent if address == victim]) == 1
+
+
+def test_a_redirect_after_the_end_does_nothing() -> None:
+    pair = Pair()
+    pair.session.close(pair.now)
+    pair.session.redirect(("192.0.2.99", 1), pair.now)
+    pair.run(5 * S)
+    assert pair.alice.sent == [] or {to for _, _, to in pair.alice.sent} == {pair.bob.address}
+    assert not pair.alice.endpoint._context.routes.pending
+
+
+def test_exhausted_keys_and_a_changed_address_at_once() -> None:
+    """KA-12-1 KA-4.4-3: the question for the new address cannot be sent, and nothing raises."""
+    pair = Pair().up()
+    pair.session._channel.last_sent = PACKET_NUMBER_LIMIT
+    frame = forge(pair.far, FrameType.PROBE, pair.now, address_hash=1)
+    assert pair.world.inject(pair.alice, frame, pair.bob.address)
+    assert pair.alice.kinds().count("SessionClosed") == 1

@@ -3,7 +3,7 @@
 import pytest
 
 from kaudp.config import Config, DetectorKind
-from kaudp.core.outbox import Outbox
+from kaudp.core.outbox import EventQueue
 from kaudp.errors import ConfigError, DropReason
 from kaudp.events import RoundTrip, SessionDown, SessionUp, State
 from kaudp.wire.grammar import FrameType
@@ -96,16 +96,16 @@ def test_sessions_are_bounded(limit: str) -> None:
 
 def test_events_are_bounded_and_coalesce() -> None:
     """KA-11-3 KA-11-2: an older one of the same session and kind gives way, else the oldest."""
-    outbox = Outbox(3)
+    queue = EventQueue(3)
     one, two = Pair().session, Pair().session
     down = [SessionDown(one, time, None) for time in range(4)]  # type: ignore[arg-type]
-    outbox.emit(SessionUp(two, 0, State.DOWN))
-    outbox.emit(down[0])
-    outbox.emit(down[1])
-    outbox.emit(down[2])
-    outbox.emit(SessionUp(one, 9, State.DOWN))
-    assert outbox.events_lost == {"SessionDown": 1, "SessionUp": 1}
-    assert [outbox.event() for _ in range(4)] == [
+    queue.emit(SessionUp(two, 0, State.DOWN))
+    queue.emit(down[0])
+    queue.emit(down[1])
+    queue.emit(down[2])
+    queue.emit(SessionUp(one, 9, State.DOWN))
+    assert queue.lost == {"SessionDown": 1, "SessionUp": 1}
+    assert [queue.take() for _ in range(4)] == [
         down[1],
         down[2],
         SessionUp(one, 9, State.DOWN),

@@ -168,7 +168,7 @@ def test_handshakes(vector: dict[str, Any]) -> None:
     initiator = initiator_of(vector)
     message_1 = initiator.write_message_1(bytes.fromhex(vector["init_plaintext"]))
     assert init == bytes.fromhex(vector["prologue"]) + message_1
-    header, payload, responder = open_init(psk_of(vector), init)
+    _, _, header, payload, responder = open_init(psk_of(vector), init)
     assert header.sender_session_id.hex() == vector["initiator"]["session_id"]
     assert payload.epoch.hex() == vector["initiator"]["epoch"]
     assert payload.old_session_id.hex() == vector["init_payload"]["old_session_id"]

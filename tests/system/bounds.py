@@ -2,7 +2,7 @@
 
 import math
 
-from kaudp import Config
+from kaudp import Config, DetectorKind
 from tests.system.record import SECOND
 
 MILLISECOND = SECOND // 1000
@@ -34,12 +34,14 @@ def detection(judge: Config, client: Config, server: Config, pto: int) -> int:
     """
     period = interval(client, server)
     shortest = period + pto + judge.min_suspicion_ms * MILLISECOND
-    return max(judge.detection_time(period) + pto, shortest) + SLACK
+    return max(silence(judge, client, server) + pto, shortest) + SLACK
 
 
 def silence(judge: Config, client: Config, server: Config) -> int:
     """Give the age of the last round trip below which there is no DOWN. Spec: KA-7.5-1."""
-    return judge.detection_time(interval(client, server))
+    if judge.detector is DetectorKind.DEADLINE:
+        return MILLISECOND * judge.deadline_ms
+    return judge.multiplier * interval(client, server)
 
 
 def recovery(client: Config, server: Config, pto: int) -> int:

@@ -156,16 +156,15 @@ class Network:
 
     def lose(self, percent: float, ways: Iterable[Way] = BOTH_WAYS) -> None:
         """Drop UDP packets at random, each by itself."""
-        chance = f"numgen random mod 10000 < {round(100 * percent)}"
-        self._trouble(f"{_udp(way)} {chance} jump lost_{way.value}" for way in ways)
+        self._trouble(f"{_udp(way)} {_chance(percent)} jump lost_{way.value}" for way in ways)
 
     def cut(self, ways: Iterable[Way] = BOTH_WAYS) -> None:
         """Drop all UDP packets of these directions."""
         self._trouble(f"{_udp(way)} jump lost_{way.value}" for way in ways)
 
-    def cut_frames(self, way: Way) -> None:
-        """Drop the frames of sessions of a direction, and let handshakes pass."""
-        self._trouble([f"{_udp(way)} @th,72,8 >= 8 jump lost_{way.value}"])
+    def lose_frames(self, percent: float, way: Way) -> None:
+        """Drop frames of sessions of one direction at random; handshakes pass."""
+        self._trouble([f"{_udp(way)} @th,72,8 >= 8 {_chance(percent)} jump lost_{way.value}"])
 
     def mend(self) -> None:
         """End all trouble."""
@@ -259,6 +258,10 @@ def _ip(namespace: Namespace, words: str) -> None:
 
 def _udp(way: Way) -> str:
     return f'iifname "{way.value}" meta l4proto udp'
+
+
+def _chance(percent: float) -> str:
+    return f"numgen random mod 10000 < {round(100 * percent)}"
 
 
 def _counter(way: Way) -> str:

@@ -163,3 +163,10 @@ def test_a_wrong_suite_is_not_ours() -> None:
     for wrong in (good[:131], good + bytes(512 - 131)):
         with pytest.raises(Refused):
             codec.classify(wrong)
+
+
+def test_no_more_than_16_options() -> None:
+    """KA-3.8-6: what a frame costs to parse is bounded."""
+    codec.parse_body(FrameType.PROBE, LEGAL_BODY + bytes(2) * 16)
+    with pytest.raises(Refused, match="more than 16 options"):
+        codec.parse_body(FrameType.PROBE, LEGAL_BODY + bytes(2) * 17)

@@ -41,6 +41,7 @@ def test_a_path_moves_when_the_candidate_confirms_what_it_was_sent() -> None:
     path.sent("new", 11)
     path.sent("new", 12)
     assert not path.received("new", 10)
+    assert not path.received("new", 13), "that one went to the old address"
     assert path.received("new", 11)
     assert path.address == "new"
 
@@ -63,7 +64,20 @@ def test_own_address() -> None:
     assert own.learn(2, 0, None) is Seen.CHANGED
     own.asked(7)
     assert own.learn(2, 6, None) is Seen.SAME
-    assert own.learn(2, 7, None) is Seen.ANSWERED
+    assert own.learn(2, 7, b"there") is Seen.ANSWERED
     assert own.learn(2, 8, None) is Seen.SAME
     own.restart()
     assert own.learn(9, 0, None) is Seen.SAME
+
+
+def test_an_answer_that_got_lost_is_asked_for_again() -> None:
+    """KA-9.2-2: three times at most."""
+    own = OwnAddress()
+    own.learn(1, 0, None)
+    assert own.learn(2, 1, None) is Seen.CHANGED
+    for number in (7, 9):
+        own.asked(number)
+        assert own.learn(2, number, None) is Seen.CHANGED
+    own.asked(11)
+    assert own.learn(2, 11, None) is Seen.ANSWERED
+    assert own.learn(2, 12, None) is Seen.SAME
