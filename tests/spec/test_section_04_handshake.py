@@ -11,7 +11,7 @@ from kaudp.core.channel import PACKET_NUMBER_LIMIT
 from kaudp.core.endpoint import Endpoint
 from kaudp.core.timers import SWEEP_FROM
 from kaudp.errors import ConfigError, DropReason, KeyFormatError, SessionStateError
-from kaudp.events import CloseReason, ConnectFailed, PeerRestarted, SessionClosed, State
+from kaudp.events import CloseReason, ConnectFailed, SessionClosed, State
 from kaudp.wire import codec, noise
 from kaudp.wire.codec import InitPayload, Parameters
 from kaudp.wire.grammar import FrameType
@@ -202,20 +202,16 @@ def test_a_frame_other_than_probe_does_not_wake_an_embryo() -> None:
 
 
 def test_a_new_handshake_continues_the_session_it_names() -> None:
-    """KA-4.3-5 KA-7.4-5: after a long cut the same two session objects are UP again."""
-    pair = Pair(bob=Config.server(down_retention_ms=3_600_000)).up()
-    near, far = pair.session, pair.far
-    pair.cut()
-    pair.run_to(State.DOWN)
-    pair.run(20 * S)
-    pair.world.cut("bob", "alice", cut=False)
-    pair.world.cut("alice", "bob", cut=False)
-    pair.run_to(State.UP)
-    pair.run(5 * S)
+    """KA-4.3-5: the same two session objects go on under new keys; nobody is told of an end."""
+    pair = Pair().up()
+    far, old_ids = pair.far, (pair.session._channel.local_id, pair.far._channel.local_id)
+    pair.session._begin_attempt(pair.now)
+    pair.run(10 * S)
+    assert pair.session.stats.handshakes == far.stats.handshakes == 2
     assert pair.far is far
-    assert far.state is State.UP
-    assert near.stats.handshakes >= 1
-    assert not [e for e in pair.alice.events if isinstance(e, PeerRestarted)]
+    assert pair.session._channel.local_id != old_ids[0]
+    assert far._channel.local_id != old_ids[1]
+    assert pair.alice.kinds() == pair.bob.kinds() == ["SessionUp"]
 
 
 def test_a_wrong_response_does_not_end_the_waiting() -> None:
@@ -375,3 +371,22 @@ def test_closed_sessions_leave_nothing_behind() -> None:
     assert pair.bob.endpoint.quiet
     assert len(routes._lingering._entries) <= 4
     assert len(pair.bob.endpoint._context.queue._heap) <= 2 * SWEEP_FROM
+
+
+def test_a_session_is_continued_under_its_own_key_only() -> None:
+    """KA-4.3-5: another client that names it gets a session of its own."""
+    master = MasterKey(bytes(32))
+    pair = Pair()
+    server = pair.world.add_node("server", Config.server(), master, accept=True)
+    sessions = []
+    for name in (b"carol", b"mallory"):
+        key = master(name.ljust(16))
+        node = pair.world.add_node(name.decode(), Config.wan(), key)
+        session = node.endpoint.connect(server.address, pair.now, key_id=key.key_id)
+        if sessions:
+            session._confirmed_id = sessions[0]._channel.remote_id
+            session._begin_attempt(pair.now)
+        sessions.append(session)
+        pair.run(S)
+    assert [s.key_id for s in server.endpoint.sessions] == [b.key_id for b in sessions]
+    assert all(session.state is State.UP for session in sessions)

@@ -9,7 +9,7 @@ from kaudp.core.session import CLOSE_TRANSMISSIONS
 from kaudp.errors import SessionStateError
 from kaudp.events import CloseReason, SessionClosed, State
 from kaudp.wire.grammar import FrameType
-from tests.worlds import MS, Pair, S, of_type
+from tests.worlds import MS, Pair, S, forge, of_type
 
 
 def test_each_change_is_reported_once_and_in_order() -> None:
@@ -133,3 +133,14 @@ def test_an_endpoint_closes_all_its_sessions() -> None:
     pair.run(100 * MS)
     assert pair.bob.endpoint.quiet
     assert pair.alice.events[-1].reason is CloseReason.SHUTDOWN
+
+
+def test_an_ordinary_frame_does_not_confirm_a_close() -> None:
+    """KA-6.4-1: it was under way when we closed."""
+    pair = Pair().up()
+    pair.cut()
+    pair.session.close(pair.now)
+    probe = forge(pair.far, FrameType.PROBE, pair.now)
+    assert pair.world.inject(pair.alice, probe, pair.bob.address)
+    pair.run(S)
+    assert len(of_type(pair.alice, FrameType.CLOSE)) > 1

@@ -626,3 +626,40 @@ def test_a_peer_that_wants_to_be_probed_once_an_hour_is_found_dead_all_the_same(
     pair.run_to(State.DOWN, limit=5000 * S)
     suspect, down = pair.alice.events[-2:]
     assert down.time - suspect.time <= 4 * 60 * S
+
+
+def test_a_responder_never_sends_init() -> None:
+    """KA-7.4-5."""
+    pair = Pair(bob=KEEP).up()
+    pair.cut()
+    pair.run(600 * S)
+    assert pair.far.state is State.DOWN
+    assert of_type(pair.bob, FrameType.INIT) == []
+
+
+def test_evidence_dated_before_the_verdict_is_no_recovery() -> None:
+    """KA-7.6-2: replies to suspicion probes, fresh by their age, but older than the verdict."""
+    pair = Pair(bob=KEEP).up()
+    pair.world.cut("bob", "alice")
+    pair.run_to(State.SUSPECT)
+    pair.run(5 * S)
+    already = len(of_type(pair.bob, FrameType.REPLY))
+    pair.run_to(State.DOWN)
+    held = [data for _, data, _ in of_type(pair.bob, FrameType.REPLY)[already:]]
+    pair.cut()
+    assert len(held) > 3
+    for reply in held:
+        assert pair.world.inject(pair.alice, reply, pair.bob.address)
+    assert pair.session.state is State.DOWN
+
+
+def test_what_less_than_a_pto_can_excuse_is_not_excused() -> None:
+    """KA-7.7-3: an excuse costs one PTO at least."""
+    pair = Pair().up()
+    live = pair.session._liveness
+    live.response_time.pto = S
+    wait = live.longest_wait
+    live._stall_allowance.grant(wait - S, wait, pair.now)
+    assert live.excuse_stall(pair.now, pair.now + 150 * MS)
+    assert live._stall_allowance.left(wait, pair.now) == 0
+    assert not live.excuse_stall(pair.now + S, pair.now + 2 * S)

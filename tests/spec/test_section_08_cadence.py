@@ -314,3 +314,13 @@ def test_an_unconfirmed_pause_does_not_probe_for_ever() -> None:
     before = len(probe_times(pair))
     pair.run(800 * S)
     assert len(probe_times(pair)) - before <= 800 / 30 + 2
+
+
+def test_control_versions_go_round_without_zero() -> None:
+    """KA-8.6-1: 255 is followed by 1."""
+    pair = Pair().up()
+    versions = []
+    for _ in range(256):
+        pair.session.pause(0, pair.now)
+        versions.append(pair.session._pause.version)
+    assert versions == [*range(1, 256), 1]

@@ -162,3 +162,14 @@ def test_exhausted_keys_and_a_changed_address_at_once() -> None:
     frame = forge(pair.far, FrameType.PROBE, pair.now, address_hash=1)
     assert pair.world.inject(pair.alice, frame, pair.bob.address)
     assert pair.alice.kinds().count("SessionClosed") == 1
+
+
+def test_a_late_frame_says_nothing_new_of_our_address() -> None:
+    """KA-9.2-1: only the highest packet number so far counts."""
+    pair = Pair().up()
+    late = forge(pair.far, FrameType.PROBE, pair.now, address_hash=1)
+    newer = forge(pair.far, FrameType.PROBE, pair.now)
+    for frame in (newer, late):
+        assert pair.world.inject(pair.alice, frame, pair.bob.address)
+    pair.run(S)
+    assert not [e for e in pair.alice.events if isinstance(e, OwnAddressChanged)]

@@ -263,7 +263,7 @@ def one_way(way: Way) -> Callable[[Stage], None]:
     return script
 
 
-def frames_lost(percent: float) -> Callable[[Stage], None]:
+def frames_lost(percent: float, ways: tuple[Way, ...]) -> Callable[[Stage], None]:
     """Give the scenario of a path that handshakes pass, but not all frames of their sessions.
 
     So handshakes follow each other, each before the one before has come to anything.
@@ -272,12 +272,11 @@ def frames_lost(percent: float) -> Callable[[Stage], None]:
     def script(stage: Stage) -> None:
         stage.pair()
         stage.begin()
-        lose = partial(stage.network.lose_frames, percent, Way.TO_SERVER)
         for _ in stage.rounds(12):
             stage.settle(3)
-            stage.fault(f"{percent} % of the frames to server lost", lose)
-            stage.settle(3)
-            stage.mend("frames to server", stage.network.mend)
+            stage.fault("frames lost", partial(stage.network.lose_frames, percent, ways))
+            stage.settle(5)
+            stage.mend("frames lost", stage.network.mend)
             stage.settle(3)
 
     return script
@@ -353,8 +352,8 @@ CASES = {
         Case("cut", cut, frozenset(SIDES)),
         Case("cut-to-client", one_way(Way.TO_CLIENT), frozenset({"client"})),
         Case("cut-to-server", one_way(Way.TO_SERVER), frozenset({"server"})),
-        Case("frames-lost-60", frames_lost(60), frozenset({"server"})),
-        Case("frames-lost-100", frames_lost(100), frozenset({"server"})),
+        Case("frames-lost", frames_lost(60, BOTH_WAYS), frozenset({"server"})),
+        Case("frames-cut", frames_lost(100, (Way.TO_SERVER,)), frozenset({"server"})),
         Case("frozen-server", frozen("server"), frozenset({"client"})),
         Case("frozen-client", frozen("client"), frozenset({"server"})),
         Case("restart", restart, frozenset({"client"})),

@@ -83,7 +83,7 @@ class TestOneWay:
             assert_recovers(record, heard_by, outage)
 
 
-@scenarios("frames-lost-60", "frames-lost-100")
+@scenarios("frames-lost", "frames-cut")
 def test_handshakes_that_lead_nowhere_make_no_second_session(record: Record) -> None:
     """KA-4.3-5: a second one would leave the first to go DOWN although the peer lives."""
     assert {told["session"] for told in record.all("SessionUp", "server")} == {0}

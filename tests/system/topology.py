@@ -162,9 +162,10 @@ class Network:
         """Drop all UDP packets of these directions."""
         self._trouble(f"{_udp(way)} jump lost_{way.value}" for way in ways)
 
-    def lose_frames(self, percent: float, way: Way) -> None:
-        """Drop frames of sessions of one direction at random; handshakes pass."""
-        self._trouble([f"{_udp(way)} @th,72,8 >= 8 {_chance(percent)} jump lost_{way.value}"])
+    def lose_frames(self, percent: float, ways: Iterable[Way] = BOTH_WAYS) -> None:
+        """Drop frames of sessions at random; handshakes pass."""
+        frames = f"@th,72,8 >= 8 {_chance(percent)}"
+        self._trouble(f"{_udp(way)} {frames} jump lost_{way.value}" for way in ways)
 
     def mend(self) -> None:
         """End all trouble."""
@@ -261,6 +262,8 @@ def _udp(way: Way) -> str:
 
 
 def _chance(percent: float) -> str:
+    if percent == 100:
+        return ""
     return f"numgen random mod 10000 < {round(100 * percent)}"
 
 
