@@ -618,6 +618,7 @@ class Session:
     ) -> None:
         """Go on under new keys. Spec: KA-7.4-6."""
         before = self.state
+        self._drop_attempt(now)
         self._retire_channel(now)
         self._channel = channel
         self._context.routes.sessions[channel.local_id] = self
