@@ -204,7 +204,7 @@ class Endpoint:
         session.receive_frame(header, body, addr, now, size=len(data), newest=newest)
 
     def _continued(self, key_id: bytes, old_session_id: bytes) -> Session | None:
-        session = self._context.routes.sessions.get(old_session_id)
+        session = self._context.routes.continued(old_session_id)
         if session is None or session.key_id != key_id or not session.continuable:
             return None
         return session

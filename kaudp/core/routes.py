@@ -12,6 +12,7 @@ from kaudp.core.handshake import EMBRYO_LIFETIME, Attempt, Embryo
 from kaudp.units import SECOND
 
 LINGER: Final = 30 * SECOND
+MAX_EMBRYO_CHAIN: Final = 8
 
 
 class Keyed(Protocol):
@@ -63,6 +64,7 @@ class Routes(Generic[S]):
         "_lingering",
         "_spent_attempts",
         "embryos",
+        "named",
         "pending",
         "per_key",
         "sessions",
@@ -70,6 +72,7 @@ class Routes(Generic[S]):
 
     def __init__(self, config: Config) -> None:
         self.sessions: dict[bytes, S] = {}
+        self.named: dict[bytes, S] = {}
         self.pending: dict[bytes, S] = {}
         self.embryos: OrderedDict[bytes, Embryo] = OrderedDict()
         self.per_key: Counter[bytes] = Counter()
@@ -83,6 +86,23 @@ class Routes(Generic[S]):
         """Count a new session against its key's limit."""
         self._count += 1
         self.per_key[session.key_id] += 1
+
+    def rename(self, session: S, before: list[bytes], after: list[bytes]) -> None:
+        """Let a peer continue a session by other ids of it than before. Spec: KA-4.3-5."""
+        for session_id in before:
+            del self.named[session_id]
+        for session_id in after:
+            self.named[session_id] = session
+
+    def continued(self, old_session_id: bytes) -> S | None:
+        """Find the session that an INIT is to continue, also by way of embryos. Spec: KA-4.3-5."""
+        for _ in range(MAX_EMBRYO_CHAIN):
+            session = self.named.get(old_session_id)
+            embryo = self.embryos.get(old_session_id)
+            if session is not None or embryo is None:
+                return session
+            old_session_id = embryo.payload.old_session_id
+        return None
 
     def full(self, key_id: bytes) -> bool:
         """Tell whether no further session of this key is allowed."""

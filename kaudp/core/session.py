@@ -114,6 +114,7 @@ class Session:
         self._rtts = RoundTripTimes()
         self._channel: Channel | None = None
         self._confirmed_id = NO_SESSION
+        self._names: list[bytes] = []
         self._attempt: Attempt | None = None
         self._retry = HANDSHAKE_RETRY_INITIAL
         self._control_spacing = 0
@@ -329,8 +330,9 @@ class Session:
         before = self.state
         channel = self._require_channel()
         evidence = channel.evidence(header.type, body, now)
-        if evidence is not None:
+        if evidence is not None and self._confirmed_id != channel.remote_id:
             self._confirmed_id = channel.remote_id
+            self._rename([channel.local_id])
         self._weigh(header, evidence, now)
         if newest:
             self._learn_peer(body, address, now)
@@ -594,10 +596,10 @@ class Session:
         if self._attempt is None:
             self._retry = HANDSHAKE_RETRY_INITIAL
         self._drop_attempt(now)
-        context = self._context
-        self._attempt = Attempt(
-            self._psk, context.identity, self._confirmed_id, context.entropy, now
-        )
+        context, old_id = self._context, self._confirmed_id
+        if old_id == NO_SESSION and self._channel is not None:
+            old_id = self._channel.remote_id
+        self._attempt = Attempt(self._psk, context.identity, old_id, context.entropy, now)
         context.routes.pending[self._attempt.session_id] = self
         self._transmit_init(self._attempt, now, now)
 
@@ -622,6 +624,7 @@ class Session:
         self._retire_channel(now)
         self._channel = channel
         self._context.routes.sessions[channel.local_id] = self
+        self._rename([*self._names[:1], channel.local_id])
         self._address_hash = self._hash_of(self._path.address)
         self._own_address.restart()
         self._handshakes += 1
@@ -632,6 +635,11 @@ class Session:
         self._liveness.agree(self._context.identity.parameters, peer, now)
         self._liveness.established(round_trip_at, now)
         self._report(before, now)
+
+    def _rename(self, names: list[bytes]) -> None:
+        """Keep the ids by which the peer may name us: the last that it knows, and the newest."""
+        self._context.routes.rename(self, self._names, names)
+        self._names = names
 
     def _retire_channel(self, now: int) -> None:
         if self._channel is None:
@@ -711,6 +719,7 @@ class Session:
         self._finished = True
         if self._channel is not None:
             self._context.routes.linger(self._channel, now)
+        self._rename([])
         self._context.routes.remove_session(self)
 
     def _scheduled(self, now: int) -> None:

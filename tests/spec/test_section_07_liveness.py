@@ -588,6 +588,29 @@ def test_keys_that_were_never_confirmed_are_not_named() -> None:
     assert far.state is State.UP
 
 
+def test_lost_answers_under_new_keys_make_no_orphans() -> None:
+    """KA-4.3-5: the probe that made them valid arrived, its answer did not, and so again."""
+    pair = Pair(bob=KEEP).up()
+    far = pair.far
+    pair.session._begin_attempt(pair.now)
+    pair.run(50 * MS)
+    for handshakes in (2, 3, 4):
+        assert pair.session.stats.handshakes == handshakes
+        pair.world.cut("bob", "alice")
+        answered = len(of_type(pair.bob, FrameType.RESPONSE))
+        while len(of_type(pair.bob, FrameType.RESPONSE)) == answered:
+            pair.run(MS)
+        _, response, _ = of_type(pair.bob, FrameType.RESPONSE)[-1]
+        pair.world.inject(pair.alice, response, pair.bob.address)
+    pair.run(S)
+    assert pair.bob.endpoint.sessions == [far]
+    pair.world.cut("bob", "alice", cut=False)
+    pair.run(20 * S)
+    assert pair.bob.endpoint.sessions == [far]
+    assert pair.session.state is State.UP
+    assert far.state is State.UP
+
+
 def test_a_hostile_peers_parameters_are_bounded() -> None:
     """KA-8.1-1 KA-7.4-2 KA-7.4-4: it can neither switch detection off nor make a side spin."""
     pair = Pair(bob=Config.server(min_receive_interval_ms=0, down_retention_ms=86_400_000))
