@@ -7,9 +7,9 @@ import select
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from kaudp.config import Config
 from kaudp.core.endpoint import AcceptHook, Endpoint
@@ -278,29 +278,9 @@ class Connection(_Heart):
         return isinstance(event, SessionClosed | ConnectFailed)
 
 
-class _Connecting:
-    """What `connect` gives: `async with` opens and closes the connection."""
-
-    def __init__(self, host: str, port: int, key: PresharedKey, config: Config) -> None:
-        self._arguments = (host, port, key, config)
-        self._connection: Connection | None = None
-
-    async def __aenter__(self) -> Connection:
-        self._connection = Connection(*self._arguments)
-        await self._connection._open()
-        return self._connection
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._connection is not None:
-            await self._connection.close()
-
-
-def connect(url: str, *, key: PresharedKey, config: Config | None = None) -> _Connecting:
+def connect(
+    url: str, *, key: PresharedKey, config: Config | None = None
+) -> AbstractAsyncContextManager[Connection]:
     """Keep a heartbeat with a peer, on a socket of its own, for the length of an `async with`.
 
     `url` is udp://HOST:PORT. Entering looks the name up and sends the first INIT; whether
@@ -311,7 +291,7 @@ def connect(url: str, *, key: PresharedKey, config: Config | None = None) -> _Co
     host, port = parse_url(url)
     if port == 0:
         raise AddressError(f"expected a port of 1 to 65535, got {url!r}")
-    return _Connecting(host, port, key, config or Config.wan())
+    return _opened(lambda: Connection(host, port, key, config or Config.wan()))
 
 
 class Server(_Heart):
@@ -351,28 +331,6 @@ class Server(_Heart):
         self._loop.add_reader(sock, lambda: self._read_ready(sock, with_local=with_local))
 
 
-class _Serving:
-    """What `serve` gives: `async with` opens and closes the server."""
-
-    def __init__(self, *arguments: Any) -> None:  # noqa: ANN401
-        self._arguments = arguments
-        self._server: Server | None = None
-
-    async def __aenter__(self) -> Server:
-        self._server = Server(*self._arguments)
-        await self._server._open()
-        return self._server
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._server is not None:
-            await self._server.close()
-
-
 def serve(
     url: str,
     *,
@@ -381,7 +339,7 @@ def serve(
     accept: bool | AcceptHook = True,
     max_sessions: int | None = None,
     max_sessions_per_key: int | None = None,
-) -> _Serving:
+) -> AbstractAsyncContextManager[Server]:
     """Accept sessions, on a socket of its own, for the length of an `async with`.
 
     `url` is udp://HOST:PORT, 0.0.0.0 or [::] for all local addresses, port 0 for a free one.
@@ -392,7 +350,20 @@ def serve(
     limits = {"max_sessions": max_sessions, "max_sessions_per_key": max_sessions_per_key}
     given = {name: limit for name, limit in limits.items() if limit is not None}
     chosen: Config = replace(config or Config.server(), **given)  # type: ignore[arg-type]
-    return _Serving(host, port, keys, chosen, accept)
+    return _opened(lambda: Server(host, port, keys, chosen, accept))
+
+
+Own = TypeVar("Own", Connection, Server)
+
+
+@contextlib.asynccontextmanager
+async def _opened(make: Callable[[], Own]) -> AsyncIterator[Own]:
+    heart = make()
+    await heart._open()
+    try:
+        yield heart
+    finally:
+        await heart.close()
 
 
 class Attachment(_Heart):
