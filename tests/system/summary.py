@@ -90,7 +90,7 @@ def _detections(record: Record, who: str) -> list[float]:
 def _recoveries(record: Record, who: str) -> list[float]:
     """Give the seconds from the mending to UP, of faults that led to a verdict."""
     spans = [
-        (outage.mended_done, outage.ends)
+        (outage.mended, outage.ends)
         for outage in outages(record)
         if _of_kinds(record, VERDICTS, who, outage.began, outage.mended)
     ]
