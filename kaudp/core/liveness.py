@@ -18,6 +18,7 @@ from kaudp.events import State
 from kaudp.units import MICROSECOND, MILLISECOND, SECOND, milliseconds
 from kaudp.wire.codec import Parameters
 
+HALF_OPEN_PROBES: Final = 3
 MIN_INTERVAL: Final = 10 * MILLISECOND
 LATE_TIMER: Final = 100 * MILLISECOND
 STALL_WINDOW: Final = 600 * SECOND
@@ -45,7 +46,7 @@ class Liveness:
         self._min_suspicion = milliseconds(config.min_suspicion_ms)
         self._least_spacing = milliseconds(config.suspicion_interval_ms)
         self._traffic_replaces_probes = False
-        self._budget = ProbeBudget(1, now)
+        self._budget = ProbeBudget(now)
         self._stall_allowance = Allowance(STALL_WINDOW)
         self._suspicion: Suspicion | None = None
         self._judged_from = now
@@ -86,7 +87,7 @@ class Liveness:
         """Whether both sides report application traffic. Spec: KA-8.5-1."""
         return self._traffic_replaces_probes
 
-    def agree(self, own: Parameters, peer: Parameters, now: int) -> None:
+    def agree(self, own: Parameters, peer: Parameters) -> None:
         """Take over what the handshake told. Spec: KA-8.1-1, KA-7.4-2, KA-7.4-4, KA-8.5-1."""
         wanted, allowed = (own, peer) if self._initiator else (peer, own)
         agreed = MICROSECOND * max(wanted.desired_interval_us, allowed.min_receive_interval_us)
@@ -96,7 +97,7 @@ class Liveness:
             min(peer.suspicion_interval_us * MICROSECOND, self.judged_interval),
         )
         self._traffic_replaces_probes = bool(own.features & peer.features & 1)
-        self._budget = ProbeBudget(peer.suspicion_burst, now)
+        self._budget.allow(peer.suspicion_burst)
 
     def jittered_interval(self, interval: int, r: int) -> int:
         """J(interval, m, r) with the detector's m. Spec: section 8.2."""
@@ -203,7 +204,8 @@ class Liveness:
 
     def judge(self, now: int) -> None:
         """Pass the verdict. Spec: KA-7.5-2, KA-7.5-3."""
-        if now - self.rx_at <= self._longest_silence():
+        began = self._suspicion.started if self._suspicion else now
+        if self.rx_at >= began or now - self.rx_at <= self.judged_interval + self.pto:
             self._enter(Input.VERDICT_HALF_OPEN)
             self.rearm_overdue(now)
             return
@@ -296,12 +298,10 @@ class Liveness:
         return silent_at if reply_at is None else min(reply_at, silent_at)
 
     def _overdue_in_half_open(self) -> int:
-        return max(self.rx_at, self._judged_from) + self._longest_silence()
-
-    def _longest_silence(self) -> int:
-        """Tell how far apart the frames of a peer that probes may be. Spec: KA-7.3-5, KA-7.5-2."""
+        """Let two of the peer's probes be lost, as slow as it sends them. Spec: KA-7.3-5."""
         intervals = cadence.DOWN_BACKOFF_MAX if self.peer_state is State.DOWN else 1
-        return intervals * self.judged_interval + self.pto
+        silence = HALF_OPEN_PROBES * intervals * self.judged_interval + self.pto
+        return max(self.rx_at, self._judged_from) + silence
 
     def _count_recovery(self, date: int, now: int) -> None:
         """Count evidence dated after the verdict. Spec: KA-7.6-2, KA-7.6-3."""

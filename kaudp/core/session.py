@@ -330,6 +330,8 @@ class Session:
         before = self.state
         channel = self._require_channel()
         evidence = channel.evidence(header.type, body, now)
+        if evidence is not None:
+            self._retry = HANDSHAKE_RETRY_INITIAL
         if evidence is not None and self._confirmed_id != channel.remote_id:
             self._confirmed_id = channel.remote_id
             self._rename([channel.local_id])
@@ -377,7 +379,16 @@ class Session:
         self._probe(now)
         self._liveness.suspicion_probe_sent(now)
         if self.initiator and self._liveness.suspicion_probes == MIN_UNANSWERED:
+            self._shake_hands_again(now)
+
+    def _shake_hands_again(self, now: int) -> None:
+        """Look for a restarted peer; slower where the last handshake was to no avail. KA-7.4-5."""
+        if self._confirmed_id == self._require_channel().remote_id:
             self._begin_attempt(now)
+            return
+        self._retry = min(2 * self._retry, HANDSHAKE_RETRY_MAX)
+        step = cadence.jittered(self._retry, 2, self._context.draw())
+        self.timers.arm(Timer.HANDSHAKE, now + step)
 
     def _verdict_due(self, planned: int, now: int) -> None:
         """Pass the verdict and tell the peer. Spec: KA-7.5-5."""
@@ -395,6 +406,7 @@ class Session:
     def _handshake_due(self, planned: int, now: int) -> None:
         attempt = self._attempt
         if attempt is None:
+            self._begin_attempt(now)
             return
         if now - attempt.started >= self._handshake_lifetime():
             self._retry = min(2 * self._retry, HANDSHAKE_RETRY_MAX)
@@ -593,8 +605,6 @@ class Session:
 
     def _begin_attempt(self, now: int) -> None:
         """Start a handshake that names the session so far. Spec: KA-4.2-1, KA-7.4-5."""
-        if self._attempt is None:
-            self._retry = HANDSHAKE_RETRY_INITIAL
         self._drop_attempt(now)
         context, old_id = self._context, self._confirmed_id
         if old_id == NO_SESSION and self._channel is not None:
@@ -632,7 +642,7 @@ class Session:
             self._pause.forget_peer(now)
             self._context.outbox.emit(PeerRestarted(self, now))
         self._peer_epoch = epoch
-        self._liveness.agree(self._context.identity.parameters, peer, now)
+        self._liveness.agree(self._context.identity.parameters, peer)
         self._liveness.established(round_trip_at, now)
         self._report(before, now)
 

@@ -45,10 +45,14 @@ class ProbeBudget:
 
     __slots__ = ("_capacity", "_since", "_spent")
 
-    def __init__(self, burst: int, now: int) -> None:
-        self._capacity = max(MIN_UNANSWERED, min(burst, SUSPICION_BUDGET_MAX))
+    def __init__(self, now: int) -> None:
+        self._capacity = MIN_UNANSWERED
         self._spent = 0
         self._since = now
+
+    def allow(self, burst: int) -> None:
+        """Take over what the peer allows; what is spent stays spent."""
+        self._capacity = max(MIN_UNANSWERED, min(burst, SUSPICION_BUDGET_MAX))
 
     def take(self, interval: int, now: int) -> bool:
         """Take one probe; False when the bucket is empty."""
