@@ -31,8 +31,9 @@ def main() -> int:
     score, next_move = 0, time.monotonic()
     while score < wanted and session.state is not kaudp.State.DOWN:
         # kaudp: wait no longer than until its next timer.
+        due = driver.timeout()
         pause = max(0.0, next_move - time.monotonic())
-        if select.select([sock], [], [], min(driver.timeout() or pause, pause))[0]:
+        if select.select([sock], [], [], pause if due is None else min(due, pause))[0]:
             data, address = sock.recvfrom(2048)
             # kaudp: what is not a heartbeat is ours.
             if not driver.receive(data, address):

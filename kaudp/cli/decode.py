@@ -21,6 +21,8 @@ EXIT_INVALID: Final = 1
 STDIN: Final = "-"
 TRAFFIC_KEY_BYTES: Final = 32
 _SHOWN_CHARACTERS: Final = 40
+# 43 characters, and what is left of them when one was lost or doubled.
+_KEY_SHAPE: Final = re.compile(r"[A-Za-z0-9_-]{42,44}")
 
 
 def add_to(commands: Commands) -> None:
@@ -30,7 +32,8 @@ def add_to(commands: Commands) -> None:
         "decode",
         run,
         summary="Show kaudp frames field by field and say what is wrong with an invalid one.",
-        examples="  kaudp decode 0b0881005e5510a1b2c3d4e50000000000000007...\n"
+        examples="  kaudp decode 0b0881005e5510a1b2c3d4e500000000000000075c848cd7c282b63c6c7d7cc7"
+        "0c12cd90b226f8cbb7cc384763c3ec1d6d3ec64ee36923b15f03ed57eadfcc0f\n"
         "  kaudp decode capture.pcapng --key-file kaudp.key\n"
         "  tcpdump -w - udp port 4711 | kaudp decode -",
     )
@@ -134,7 +137,7 @@ def _opened(name: str) -> Iterator[BinaryIO]:
             reason = error.strerror if isinstance(error, OSError) else error
             raise UsageError(
                 f"expected an even number of hexadecimal digits or a readable file, "
-                f"got {_shortened(name)}: {reason}"
+                f"got {_described(name)}: {reason}"
             ) from None
         yield file
 
@@ -149,7 +152,7 @@ def _read_lines(file: BinaryIO) -> Iterator[Datagram]:
         if data is None:
             raise UsageError(
                 f"expected an even number of hexadecimal digits in line {number}, "
-                f"got {_shortened(text)}"
+                f"got {_described(text)}"
             )
         yield Datagram(data)
 
@@ -172,6 +175,9 @@ def _traffic_key(text: str) -> AESGCM:
     return AESGCM(key)
 
 
-def _shortened(text: str) -> str:
+def _described(text: str) -> str:
+    """Say what text was given; a key that lost its option must not be shown. Spec: KA-5.2-1."""
+    if _KEY_SHAPE.fullmatch(text):
+        return "what looks like a key (it goes with --key-file or --key)"
     cut = len(text) > _SHOWN_CHARACTERS
     return repr(text[:_SHOWN_CHARACTERS] + "..." if cut else text)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from kaudp.cli.arguments import Arguments, Parser, UsageError
+from kaudp.errors import KeyFormatError
 from kaudp.wire.keys import PresharedKey
 
 VARIABLE: Final = "KAUDP_KEY"
@@ -38,9 +39,18 @@ def required_key(arguments: Arguments) -> PresharedKey:
 def optional_key(arguments: Arguments) -> PresharedKey | None:
     """Give the key if there is one, or raise `UsageError` or `KeyFormatError`."""
     if arguments.key_file is not None:
-        return PresharedKey.from_text(_content(arguments.key_file))
-    text = arguments.key if arguments.key is not None else os.environ.get(VARIABLE) or None
-    return None if text is None else PresharedKey.from_text(text)
+        return _key(_content(arguments.key_file), f"the file {arguments.key_file!r}")
+    if arguments.key is not None:
+        return _key(arguments.key, "--key")
+    text = os.environ.get(VARIABLE)
+    return _key(text, VARIABLE) if text else None
+
+
+def _key(text: str, source: str) -> PresharedKey:
+    try:
+        return PresharedKey.from_text(text)
+    except KeyFormatError as error:
+        raise KeyFormatError(f"{error} in {source}") from None
 
 
 def _content(name: str) -> str:

@@ -31,7 +31,8 @@ def production_endpoint(
 class Driver:
     """Runs an endpoint over anything that can send a datagram.
 
-    `transmit(data, addr)` sends at once or drops. Feed what arrives to `receive`, call `wake` when
+    `transmit(data, addr)` sends at once or drops; a datagram on which it raises OSError is lost and
+    counted in `unsent`. Feed what arrives to `receive`, call `wake` when
     `timeout` seconds have passed, read `events`.
     """
 
@@ -39,6 +40,7 @@ class Driver:
         self, endpoint: Endpoint, transmit: Transmit, *, clock: Callable[[], int] = now_ns
     ) -> None:
         self.endpoint = endpoint
+        self.unsent = 0
         self._transmit = transmit
         self._read_clock = clock
         self._now = clock()
@@ -98,6 +100,9 @@ class Driver:
         return self._now
 
     def flush(self) -> None:
-        """Hand to the transport what the endpoint has to send."""
+        """Hand to the transport what the endpoint has to send. KA-8.3-4."""
         for data, addr in self.endpoint.datagrams_to_send():
-            self._transmit(data, addr)
+            try:
+                self._transmit(data, addr)
+            except OSError:
+                self.unsent += 1

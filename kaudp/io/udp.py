@@ -441,10 +441,12 @@ def attach(
     """Link kaudp into a `DatagramProtocol`: call this in `connection_made`.
 
     Then begin `datagram_received` with `if attachment.receive_datagram(data, addr): return`.
-    Events go to `on_event`, or else wait in `attachment.events()`. No option of the socket is
-    changed. Spec: KA-2-7.
+    Events go to `on_event`, or else wait in `attachment.events()`. Without `config` it is
+    `Config.server()` where sessions are accepted, `Config.wan()` elsewhere. No option of the
+    socket is changed. Spec: KA-2-7.
     """
-    return Attachment(transport, keys, config or Config.wan(), accept, on_event)
+    chosen = config or (Config.server() if accept else Config.wan())
+    return Attachment(transport, keys, chosen, accept, on_event)
 
 
 def _with_plain_addresses(accept: AcceptHook) -> AcceptHook:

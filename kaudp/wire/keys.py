@@ -117,7 +117,10 @@ def key_lookup(source: KeySource) -> KeyLookup:
 
 def _checked_bytes(what: str, value: bytes, size: int) -> bytes:
     if not isinstance(value, bytes | bytearray | memoryview):
-        raise KeyFormatError(f"expected {what} of {size} bytes, got a {type(value).__name__}")
+        raise KeyFormatError(
+            f"expected {what} of {size} bytes, got a {type(value).__name__}; "
+            "PresharedKey.from_text reads what `kaudp keygen` prints"
+        )
     if len(value) != size:
         raise KeyFormatError(f"expected {what} of {size} bytes, got {len(value)} bytes")
     return bytes(value)

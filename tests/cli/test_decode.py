@@ -15,10 +15,11 @@ import dpkt
 import dpkt.pcapng
 import pytest
 
+from kaudp.cli import main
 from kaudp.cli.dissection import OpeningKeys, dissect
 from kaudp.wire.keys import PresharedKey
 from tests.cli.conftest import Call
-from tests.cli.running import COMMAND, ROOT, TIMEOUT_S, environment, one_line_error
+from tests.cli.running import COMMAND, KEY, ROOT, TIMEOUT_S, environment, one_line_error
 
 
 def vectors(name: str) -> list[dict[str, Any]]:
@@ -385,3 +386,12 @@ def test_no_capture_is_too_odd_to_be_read(
         code, _, err = call("decode", capture(whole[:4] + noisy(whole[4:], rng)))
         assert code in (0, 1, 2)
         assert err.count("\n") == (code == 2)
+
+
+def test_a_key_that_lost_its_option_is_not_shown(tmp_path: Path, capsys: Any) -> None:
+    """KA-5.2-1."""
+    file = tmp_path / "key"
+    file.write_text(KEY + "\n")
+    for argument in (str(file), KEY):
+        assert main(["decode", argument]) == 2
+        assert KEY[:8] not in capsys.readouterr().err

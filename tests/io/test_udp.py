@@ -562,3 +562,14 @@ def test_an_attachment_lets_go_of_a_socket_that_the_application_closed() -> None
                 again.bind(own)
 
     run(test)
+
+
+def test_an_outage_of_the_network_is_loss_to_the_driver() -> None:
+    """KA-8.3-4: `sendto` of a plain socket raises when there is no route."""
+
+    def no_route(data: bytes, addr: Any) -> None:
+        raise OSError(101, "Network is unreachable")
+
+    driver = kaudp.Driver(production_endpoint(LAN, KEY), no_route)
+    driver.connect(("192.0.2.1", 1), key_id=KEY.key_id)
+    assert driver.unsent == 1
