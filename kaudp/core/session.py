@@ -331,10 +331,7 @@ class Session:
         channel = self._require_channel()
         evidence = channel.evidence(header.type, body, now)
         if evidence is not None:
-            self._retry = HANDSHAKE_RETRY_INITIAL
-        if evidence is not None and self._confirmed_id != channel.remote_id:
-            self._confirmed_id = channel.remote_id
-            self._rename([channel.local_id])
+            self._note_working_keys(channel)
         self._weigh(header, evidence, now)
         if newest:
             self._learn_peer(body, address, now)
@@ -645,6 +642,13 @@ class Session:
         self._liveness.agree(self._context.identity.parameters, peer)
         self._liveness.established(round_trip_at, now)
         self._report(before, now)
+
+    def _note_working_keys(self, channel: Channel) -> None:
+        """Take note that the peer hears us under these keys. Spec: KA-4.3-5, KA-7.4-5."""
+        self._retry = HANDSHAKE_RETRY_INITIAL
+        if self._confirmed_id != channel.remote_id:
+            self._confirmed_id = channel.remote_id
+            self._rename([channel.local_id])
 
     def _rename(self, names: list[bytes]) -> None:
         """Keep the ids by which the peer may name us: the last that it knows, and the newest."""
