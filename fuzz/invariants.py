@@ -162,7 +162,10 @@ class Reception:
     def _check_answers(self, sent: Sent) -> None:
         """Spec: KA-4.3-1, KA-8.3-1, KA-8.3-2, KA-8.3-3, KA-9.1-2."""
         answers = [item for item in sent if item[0][1] in ANSWERS]
-        assert len(answers) == self._answers_due(), f"KA-8.3-1: {len(answers)} answers"
+        worn_out = self._session is not None and _worn_out(self._session)
+        # One that has just used up its packet numbers may have had one left for the answer or not.
+        due = {0, self._answers_due()} if worn_out else {self._answers_due()}
+        assert len(answers) in due, f"KA-8.3-1: {len(answers)} answers"
         # A REPLY or RESPONSE, and one probe: to ask for the own address, or the first of a session;
         # and CLOSE when one of those took the last packet number.
         counted = [item for item in sent if item[0][1] != FrameType.CLOSE]

@@ -22,7 +22,7 @@ def test_a_fuzzer_runs_for_a_moment(name: str, tmp_path: Path) -> None:
         f"fuzz/fuzz_{name}.py",
         str(tmp_path),
         f"fuzz/corpus/{name}",
-        "-max_total_time=5",
+        "-runs=600",
         "-seed=1",
         f"-artifact_prefix={tmp_path}/",
     ]
