@@ -8,16 +8,26 @@ from kaudp.config import Config, DetectorKind
 from kaudp.core.endpoint import Endpoint
 from kaudp.core.session import Session
 from kaudp.core.stats import Stats
-from kaudp.errors import ConfigError, DropReason, KaudpError, KeyFormatError, SessionStateError
+from kaudp.errors import (
+    ConfigError,
+    DropReason,
+    KaudpError,
+    KeyFormatError,
+    QuicError,
+    SessionStateError,
+)
 from kaudp.events import (
     CloseReason,
     ConnectFailed,
     DownReason,
     Event,
+    IntervalAdjusted,
+    ModeChosen,
     OwnAddressChanged,
     PeerAddressChanged,
     PeerPaused,
     PeerRestarted,
+    QuicMode,
     RoundTrip,
     SessionClosed,
     SessionDown,
@@ -27,8 +37,10 @@ from kaudp.events import (
     State,
 )
 from kaudp.io.driver import Driver
+from kaudp.io.entrance import attach_quic, connect, serve
+from kaudp.io.heart import Connection, Server
 from kaudp.io.sockets import AddressError
-from kaudp.io.udp import Attachment, Connection, Server, attach, connect, serve
+from kaudp.io.udp import Attachment, attach
 from kaudp.wire.keys import KeySource, MasterKey, PresharedKey
 
 __version__ = "0.1.0"
@@ -47,15 +59,19 @@ __all__ = [
     "DropReason",
     "Endpoint",
     "Event",
+    "IntervalAdjusted",
     "KaudpError",
     "KeyFormatError",
     "KeySource",
     "MasterKey",
+    "ModeChosen",
     "OwnAddressChanged",
     "PeerAddressChanged",
     "PeerPaused",
     "PeerRestarted",
     "PresharedKey",
+    "QuicError",
+    "QuicMode",
     "RoundTrip",
     "Server",
     "Session",
@@ -68,6 +84,7 @@ __all__ = [
     "State",
     "Stats",
     "attach",
+    "attach_quic",
     "connect",
     "serve",
 ]

@@ -19,6 +19,10 @@ class SessionStateError(KaudpError):
     """A verb was called on a session that can no longer do it."""
 
 
+class QuicError(KaudpError):
+    """A QUIC connection cannot carry heartbeats in the mode asked for."""
+
+
 class DropReason(Enum):
     """Why a datagram was refused. Spec: section 12, one counter for each."""
 

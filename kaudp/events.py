@@ -6,7 +6,9 @@ the scale of the `now` that the driver passes in.
 
 from dataclasses import dataclass
 from enum import Enum, IntEnum
-from typing import Any
+from typing import Any, Final, Literal
+
+QUIC_ALPN: Final = "kaudp/1"
 
 
 class State(IntEnum):
@@ -38,6 +40,21 @@ class CloseReason(IntEnum):
     KEY_EXHAUSTED = 4
     EXPIRED = 5
     CONNECT_FAILED = 6
+    CARRIER_CLOSED = 7
+    CARRIER_IDLE = 8
+    CARRIER_RESET = 9
+    CARRIER_FAILED = 10
+
+
+class QuicMode(Enum):
+    """How heartbeats travel inside a QUIC connection. Spec: section 14."""
+
+    DATAGRAM = "datagram"
+    STREAM = "stream"
+    PING = "ping"
+
+
+Mode = QuicMode | Literal["auto", "datagram", "stream", "ping"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,21 +95,25 @@ class SessionDown(Event):
 class SessionClosed(Event):
     """The session is over; nothing follows. `by_peer` tells who closed it.
 
-    `reason` is a `CloseReason`, or an int from 0x8000 of the application's own.
+    `reason` is a `CloseReason`, or an int from 0x8000 of the application's own. `detail`
+    describes the end of a QUIC connection in words.
     """
 
     reason: CloseReason | int
     by_peer: bool
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectFailed(Event):
     """Nobody answered the handshake in time; a wrong key is among the possible causes.
 
-    `unreachable` tells whether the network reported the address unreachable meanwhile (a hint).
+    `unreachable` tells whether the network reported the address unreachable meanwhile (a hint);
+    `detail` what a QUIC connection failed for.
     """
 
     unreachable: bool
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +142,23 @@ class PeerPaused(Event):
     """The peer asks not to be judged for `duration` ns from `time`; 0 ends a pause."""
 
     duration: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModeChosen(Event):
+    """Heartbeats travel in this mode of QUIC, and why. Spec: KA-14.5-1."""
+
+    mode: QuicMode
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class IntervalAdjusted(Event):
+    """A warning: QUIC's timers do not allow the interval asked for; both in ns. KA-14.6-1."""
+
+    asked: int
+    interval: int
+    why: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ from kaudp.core.replay import ReplayWindow
 from kaudp.errors import DropReason, Refused
 from kaudp.events import State
 from kaudp.units import MAX_UINT32, MICROSECOND, SECOND
-from kaudp.wire import codec, seal
+from kaudp.wire import codec
 from kaudp.wire.codec import NO_OPTIONS, Body, Options, TransportHeader
 from kaudp.wire.grammar import FrameType
-from kaudp.wire.seal import SessionKeys
+from kaudp.wire.seal import FrameKeys
 
 OLD_PACKET_AGE: Final = 1200 * SECOND
 PACKET_NUMBER_LIMIT: Final = 0xFFFF_FFF0
@@ -64,7 +64,7 @@ class Channel:
         "window",
     )
 
-    def __init__(self, local_id: bytes, remote_id: bytes, keys: SessionKeys, now: int) -> None:
+    def __init__(self, local_id: bytes, remote_id: bytes, keys: FrameKeys, now: int) -> None:
         self.local_id = local_id
         self.remote_id = remote_id
         self.window = ReplayWindow()
@@ -80,6 +80,11 @@ class Channel:
         self._checkpoint = 0
         self._checkpoint_at = now
         self._sent_at = now
+
+    @property
+    def steady_frame_bytes(self) -> int:
+        """The length of a frame without options."""
+        return self._keys.steady_frame_bytes
 
     @property
     def exhausted(self) -> bool:
@@ -108,11 +113,11 @@ class Channel:
             options,
         )
         header = codec.build_transport_header(frame_type, self.remote_id, self.last_sent)
-        return seal.seal(self._keys.sending, header, self.last_sent, codec.build_body(body))
+        return self._keys.seal(header, self.last_sent, codec.build_body(body))
 
     def unseal(self, header: TransportHeader, data: bytes) -> bytes:
         """Verify the tag and give the plaintext, or raise `Refused`."""
-        return seal.unseal(self._keys.receiving, header.packet_number, data)
+        return self._keys.unseal(header.packet_number, data)
 
     def accept(self, header: TransportHeader, plaintext: bytes, now: int) -> tuple[Body, bool]:
         """Check a frame whose tag has verified; give its body and whether it is the newest.

@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterator
 from random import Random
 
 from kaudp.config import Config
-from kaudp.core.handshake import Embryo, Entropy, Identity, open_init
+from kaudp.core.handshake import Embryo, Identity
 from kaudp.core.paths import Address
 from kaudp.core.session import Context, Session, own_parameters
 from kaudp.errors import ConfigError, DropReason, KeyFormatError, Refused, SessionStateError
 from kaudp.events import CloseReason, Event
 from kaudp.wire import codec
 from kaudp.wire.grammar import FrameType
-from kaudp.wire.keys import KeySource, PresharedKey, key_lookup
+from kaudp.wire.keys import KeySource, key_lookup
+from kaudp.wire.suites import Carried, Credential, Entropy, OpenedInit, open_init
 
 AcceptHook = Callable[[bytes, Address], bool]
 
@@ -23,7 +24,8 @@ AcceptHook = Callable[[bytes, Address], bool]
 class Endpoint:
     """The sans-I/O core. `now` is an int of ns; `addr` is any hashable value.
 
-    `keys` is a `PresharedKey`, a mapping of key id to key, or a callable such as a `MasterKey`.
+    `keys` is a `PresharedKey`, a mapping of key id to key, or a callable such as a `MasterKey`;
+    `Carried` where a QUIC connection takes their place.
     `rng` draws jitter; `entropy(n)` gives n secret bytes, `os.urandom` in production. `accept`
     is True, False, or a hook (key id, addr) -> bool that is asked about each verified INIT.
     After each verb: send what `datagrams_to_send` gives, read `next_event` until None, and call
@@ -34,7 +36,7 @@ class Endpoint:
         self,
         config: Config,
         *,
-        keys: KeySource,
+        keys: KeySource | Carried,
         rng: Random,
         entropy: Entropy,
         accept: bool | AcceptHook = False,
@@ -45,7 +47,8 @@ class Endpoint:
         identity = Identity(instance_id or entropy(8), entropy(8), own_parameters(config))
         self.counters: Counter[DropReason] = Counter()
         self._context = Context(config, identity, rng, entropy)
-        self._keys = key_lookup(keys)
+        self._carried = keys if isinstance(keys, Carried) else None
+        self._keys = {keys.key_id: keys}.get if isinstance(keys, Carried) else key_lookup(keys)
         self._accept = accept
 
     @property
@@ -64,14 +67,14 @@ class Endpoint:
         Raises `KeyFormatError` when the key source has no such key, `SessionStateError` when
         the endpoint has as many sessions as its configuration allows.
         """
-        psk = self._keys(key_id)
-        if psk is None:
+        credential = self._keys(key_id)
+        if credential is None:
             raise KeyFormatError(f"expected a key id of the key source, got {key_id.hex()}")
         if self._context.routes.full(key_id):
             raise SessionStateError(
                 "expected fewer sessions than max_sessions and max_sessions_per_key allow"
             )
-        session = Session(self._context, psk, addr, now, initiator=True)
+        session = Session(self._context, credential, addr, now, initiator=True)
         session.begin(now)
         return session
 
@@ -84,6 +87,15 @@ class Endpoint:
         self._context.routes.forget_embryos()
         for session in [*self.sessions, *self._context.routes.pending.values()]:
             session.close(now, reason)
+
+    def abandon(
+        self, now: int, reason: CloseReason | int, *, by_peer: bool, detail: str = ""
+    ) -> None:
+        """End all sessions with the connection that carried them. Spec: KA-14.7-1."""
+        self._accept = False
+        self._context.routes.forget_embryos()
+        for session in [*self.sessions, *self._context.routes.pending.values()]:
+            session.abandon(now, reason, by_peer=by_peer, detail=detail)
 
     @property
     def quiet(self) -> bool:
@@ -120,7 +132,7 @@ class Endpoint:
         return self._context.outbox.events.take()
 
     def _receive(self, data: bytes, addr: Address, now: int) -> None:
-        frame_type = codec.classify(data)
+        frame_type = codec.classify_carried(data) if self._carried else codec.classify(data)
         if frame_type is FrameType.INIT:
             self._receive_init(data, addr, now)
         elif frame_type is FrameType.RESPONSE:
@@ -133,30 +145,35 @@ class Endpoint:
     def _receive_init(self, data: bytes, addr: Address, now: int) -> None:
         """Answer a verified INIT and keep an embryo. Spec: KA-4.2-4, KA-4.2-5, KA-4.3-1."""
         context = self._context
-        psk = self._key(codec.parse_init_header(data).key_id)
-        opened = open_init(psk, data)
+        opened = self._open_init(data)
+        key_id = opened.credential.key_id
         if self._accept is False:
             raise Refused(DropReason.NOT_ACCEPTING, consumed=True)
         if opened.payload.epoch == context.identity.epoch:
             raise Refused(DropReason.OWN_EPOCH, consumed=True)
         embryo = context.routes.embryo_of_init(data, now)
         if embryo is None:
-            self._check_admission(psk, opened.payload.old_session_id, addr)
+            self._check_admission(key_id, opened.payload.old_session_id, addr)
             embryo = Embryo(opened, context.identity, context.entropy, addr, now)
             context.routes.add_embryo(embryo)
         context.outbox.send(embryo.answer(addr), addr)
 
-    def _check_admission(self, psk: PresharedKey, old_id: bytes, addr: Address) -> None:
-        if self._continued(psk.key_id, old_id) is None and self._context.routes.full(psk.key_id):
+    def _open_init(self, data: bytes) -> OpenedInit:
+        if self._carried:
+            return open_init(self._carried, data)
+        return open_init(self._key(codec.parse_init_header(data).key_id), data)
+
+    def _check_admission(self, key_id: bytes, old_id: bytes, addr: Address) -> None:
+        if self._continued(key_id, old_id) is None and self._context.routes.full(key_id):
             raise Refused(DropReason.SESSION_LIMIT, consumed=True)
-        if callable(self._accept) and not self._accept(psk.key_id, addr):
+        if callable(self._accept) and not self._accept(key_id, addr):
             raise Refused(DropReason.REFUSED, consumed=True)
 
     def _receive_response(self, data: bytes, now: int) -> None:
-        header = codec.parse_response_header(data)
-        session = self._context.routes.pending.get(header.receiver_session_id)
+        session_id = codec.response_session_id(data)
+        session = self._context.routes.pending.get(session_id)
         if session is None:
-            self._receive_response_again(header.receiver_session_id, data, now)
+            self._receive_response_again(session_id, data, now)
             return
         session.receive_response(data, now)
 
@@ -190,15 +207,15 @@ class Endpoint:
         """Make a session of an embryo whose first frame verifies. Spec: KA-4.3-4, KA-4.3-5."""
         header = codec.parse_transport_header(data)
         body, newest = embryo.channel.accept(header, embryo.channel.unseal(header, data), now)
-        context, psk = self._context, embryo.psk
-        session = self._continued(psk.key_id, embryo.payload.old_session_id)
+        context, key_id = self._context, embryo.credential.key_id
+        session = self._continued(key_id, embryo.payload.old_session_id)
         if header.type == FrameType.REPLY or (session is None and header.type == FrameType.CLOSE):
             raise Refused(DropReason.UNEXPECTED, consumed=True)
         address = embryo.address_proven_by(addr)
         if session is None:
-            if context.routes.full(psk.key_id):
+            if context.routes.full(key_id):
                 raise Refused(DropReason.SESSION_LIMIT, consumed=True)
-            session = Session(context, psk, address, now, initiator=False)
+            session = Session(context, embryo.credential, address, now, initiator=False)
         context.routes.remove_embryo(embryo)
         session.adopt(embryo, address, now)
         session.receive_frame(header, body, addr, now, size=len(data), newest=newest)
@@ -209,8 +226,8 @@ class Endpoint:
             return None
         return session
 
-    def _key(self, key_id: bytes) -> PresharedKey:
-        psk = self._keys(key_id)
-        if psk is None:
+    def _key(self, key_id: bytes) -> Credential:
+        key = self._keys(key_id)
+        if key is None:
             raise Refused(DropReason.UNKNOWN_KEY)
-        return psk
+        return key

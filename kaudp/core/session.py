@@ -21,7 +21,6 @@ from kaudp.core.handshake import (
     NO_SESSION,
     Attempt,
     Embryo,
-    Entropy,
     Identity,
 )
 from kaudp.core.liveness import Liveness
@@ -47,6 +46,7 @@ from kaudp.events import (
     CloseReason,
     ConnectFailed,
     DownReason,
+    Event,
     OwnAddressChanged,
     PeerAddressChanged,
     PeerPaused,
@@ -60,10 +60,9 @@ from kaudp.events import (
     State,
 )
 from kaudp.units import MAX_UINT32, MILLISECOND, milliseconds
-from kaudp.wire import codec
 from kaudp.wire.codec import NO_OPTIONS, Body, Options, Parameters, TransportHeader
 from kaudp.wire.grammar import FrameType
-from kaudp.wire.keys import PresharedKey
+from kaudp.wire.suites import Carried, Credential, Entropy
 
 CLOSE_TRANSMISSIONS: Final = 3
 OPTION_HEADER_BYTES: Final = 2
@@ -98,14 +97,20 @@ class Session:
     """
 
     def __init__(
-        self, context: Context, psk: PresharedKey, address: Address, now: int, *, initiator: bool
+        self,
+        context: Context,
+        credential: Credential,
+        address: Address,
+        now: int,
+        *,
+        initiator: bool,
     ) -> None:
-        self.key_id = psk.key_id
+        self.key_id = credential.key_id
         self.initiator = initiator
         self.timers = TimerTable()
         self.queued_at: int | None = None
         self._context = context
-        self._psk = psk
+        self._credential = credential
         self._path = PeerPath(address)
         self._liveness = Liveness(
             context.config, detector_for(context.config), self.timers, initiator=initiator, now=now
@@ -163,6 +168,7 @@ class Session:
         """What was measured so far."""
         live = self._liveness
         out, home = self._direction_counts()
+        counted = not (isinstance(self._credential, Carried) and self._credential.repeats)
         return Stats(
             state=live.state,
             peer_state=live.peer_state,
@@ -174,8 +180,8 @@ class Session:
             unreachable=self._unreachable,
             lost_out=out.lost,
             lost_in=home.lost,
-            loss_out=out.loss,
-            loss_in=home.loss,
+            loss_out=out.loss if counted else None,
+            loss_in=home.loss if counted else None,
             round_trips=self._rtts.count,
             rtt_latest=self._rtts.latest,
             rtt_min=self._rtts.least,
@@ -210,6 +216,19 @@ class Session:
             return
         self._close_reason = int(reason)
         self._transmit_close(now)
+        self._scheduled(now)
+
+    def abandon(self, now: int, reason: CloseReason | int, *, by_peer: bool, detail: str) -> None:
+        """End with the connection that carried the session; nothing can be sent. KA-14.7-1."""
+        before = self.state
+        if before is not State.CLOSED:
+            self._end(Input.CLOSE, now)
+            if before is State.CONNECTING:
+                ended: Event = ConnectFailed(self, now, self._unreachable, detail)
+            else:
+                ended = SessionClosed(self, now, reason, by_peer, detail)
+            self._context.outbox.emit(ended)
+        self._finish(now)
         self._scheduled(now)
 
     def pause(self, duration: int, now: int) -> None:
@@ -337,7 +356,7 @@ class Session:
             self._learn_peer(body, address, now)
         self._report(before, now)
         if header.type == FrameType.PROBE:
-            self._reply(address, size - codec.STEADY_FRAME_BYTES, now)
+            self._reply(address, size - channel.steady_frame_bytes, now)
         elif header.type == FrameType.CLOSE:
             self._receive_close(body, address, now)
         self._scheduled(now)
@@ -606,7 +625,7 @@ class Session:
         context, old_id = self._context, self._confirmed_id
         if old_id == NO_SESSION and self._channel is not None:
             old_id = self._channel.remote_id
-        self._attempt = Attempt(self._psk, context.identity, old_id, context.entropy, now)
+        self._attempt = Attempt(self._credential, context.identity, old_id, context.entropy, now)
         context.routes.pending[self._attempt.session_id] = self
         self._transmit_init(self._attempt, now, now)
 
@@ -774,10 +793,8 @@ _ENTERED: Final[dict[State, Callable[[Session, State, int], None]]] = {
 
 
 def _known_reason(value: int) -> CloseReason | int:
-    try:
-        return CloseReason(value)
-    except ValueError:
-        return value
+    """Name a reason that a peer gave; those that are never on the wire get no name."""
+    return CloseReason(value) if value <= CloseReason.KEY_EXHAUSTED else value
 
 
 def own_parameters(config: Config) -> Parameters:

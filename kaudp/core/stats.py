@@ -12,7 +12,8 @@ class Stats:
     Loss is cumulative, over what was sent up to the newest packet the receiver reported; "out" is
     from here to the peer. A handshake in suspicion starts the count anew from the last report, so
     what was lost just before it does not show there: `unreported` counts own frames that no report
-    covers. `unreachable` tells whether the network reported an error since the last evidence (a
+    covers. Where QUIC repeats what is lost (modes stream and ping) loss is None: it shows as delay.
+    `unreachable` tells whether the network reported an error since the last evidence (a
     hint). Spec: section 10, KA-10.1-3.
     """
 

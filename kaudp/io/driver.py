@@ -12,8 +12,10 @@ from kaudp.core.paths import Address
 from kaudp.core.session import Session
 from kaudp.events import CloseReason, Event
 from kaudp.io.clock import now_ns
+from kaudp.io.qlog import Qlog
 from kaudp.units import MILLISECOND, SECOND
 from kaudp.wire.keys import KeySource
+from kaudp.wire.suites import Carried
 
 EARLY_WAKE: Final = MILLISECOND
 
@@ -21,7 +23,7 @@ Transmit = Callable[[bytes, Address], object]
 
 
 def production_endpoint(
-    config: Config | None, keys: KeySource, accept: bool | AcceptHook = False
+    config: Config | None, keys: KeySource | Carried, accept: bool | AcceptHook = False
 ) -> Endpoint:
     """Make an endpoint that draws its randomness from the operating system."""
     rng = Random(os.urandom(16))
@@ -33,13 +35,19 @@ class Driver:
 
     `transmit(data, addr)` sends at once or drops; a datagram on which it raises OSError is lost and
     counted in `unsent`. Feed what arrives to `receive`, call `wake` when
-    `timeout` seconds have passed, read `events`.
+    `timeout` seconds have passed, read `events`. What happens is noted in `qlog`, if there is one.
     """
 
     def __init__(
-        self, endpoint: Endpoint, transmit: Transmit, *, clock: Callable[[], int] = now_ns
+        self,
+        endpoint: Endpoint,
+        transmit: Transmit,
+        *,
+        clock: Callable[[], int] = now_ns,
+        qlog: Qlog | None = None,
     ) -> None:
         self.endpoint = endpoint
+        self._qlog = qlog
         self.unsent = 0
         self._transmit = transmit
         self._read_clock = clock
@@ -53,7 +61,10 @@ class Driver:
 
     def receive(self, data: bytes, addr: Address) -> bool:
         """Take a datagram in. True: it was kaudp's. False: it is the application's."""
-        consumed = self.endpoint.receive_datagram(data, addr, self._clock())
+        if self._qlog is not None:
+            consumed = self._receive_noted(data, addr, self._qlog)
+        else:
+            consumed = self.endpoint.receive_datagram(data, addr, self._clock())
         if consumed:
             self.flush()
         return consumed
@@ -82,6 +93,8 @@ class Driver:
     def events(self) -> Iterator[Event]:
         """Take the events that wait."""
         while event := self.endpoint.next_event():
+            if self._qlog is not None:
+                self._qlog.event(event)
             yield event
 
     def close(self, reason: CloseReason | int = CloseReason.SHUTDOWN) -> None:
@@ -94,6 +107,17 @@ class Driver:
         verb(self._clock())
         self.flush()
 
+    @property
+    def now(self) -> int:
+        """The time last given to the core, in ns."""
+        return self._now
+
+    def _receive_noted(self, data: bytes, addr: Address, qlog: Qlog) -> bool:
+        before = self.endpoint.counters.copy()
+        consumed = self.endpoint.receive_datagram(data, addr, self._clock())
+        qlog.frame_received(data, self._now, self.endpoint.counters - before, consumed=consumed)
+        return consumed
+
     def _clock(self) -> int:
         """Read the clock; never before what was given to the core."""
         self._now = max(self._now, self._read_clock())
@@ -102,6 +126,8 @@ class Driver:
     def flush(self) -> None:
         """Hand to the transport what the endpoint has to send. KA-8.3-4."""
         for data, addr in self.endpoint.datagrams_to_send():
+            if self._qlog is not None:
+                self._qlog.frame_sent(data, self._now)
             try:
                 self._transmit(data, addr)
             except OSError:

@@ -3,6 +3,7 @@
 Spec: KA-8.3-2, KA-8.3-4.
 """
 
+import asyncio
 import socket
 import struct
 import sys
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 from kaudp.core.paths import Address
 from kaudp.errors import KaudpError
 
+SCHEMES: Final = ("udp", "quic")
 READ_BATCH: Final = 64
 READ_BYTES: Final = 2048
 _CONTROL_BYTES: Final = socket.CMSG_SPACE(20) if hasattr(socket, "CMSG_SPACE") else 0
@@ -38,18 +40,48 @@ class UdpAddress(NamedTuple):
         return repr(self.peer)
 
 
-def parse_url(url: str) -> tuple[str, int]:
-    """Split udp://host:port, with [..] around an IPv6 address. Raises `AddressError`."""
-    expected = f"expected udp://HOST:PORT with a port of 0 to 65535, got {url!r}"
+class Url(NamedTuple):
+    """A scheme, udp or quic, and where."""
+
+    scheme: str
+    host: str
+    port: int
+
+
+def parse_url(url: str) -> Url:
+    """Split udp://host:port or quic://host:port, with [..] around an IPv6 address.
+
+    Raises `AddressError`.
+    """
+    expected = (
+        f"expected udp://HOST:PORT or quic://HOST:PORT with a port of 0 to 65535, got {url!r}"
+    )
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError:
         raise AddressError(expected) from None
     rest = (parts.username, parts.password, parts.path.strip("/"), parts.query, parts.fragment)
-    if parts.scheme != "udp" or not host or port is None or any(rest):
+    if parts.scheme not in SCHEMES or not host or port is None or any(rest):
         raise AddressError(expected)
-    return host, port
+    return Url(parts.scheme, host, port)
+
+
+async def look_up(host: str, port: int, *, passive: bool = False) -> list[tuple[Any, ...]]:
+    """Look a host up, as `getaddrinfo` does. Raises `AddressError`."""
+    loop = asyncio.get_running_loop()
+    flags = socket.AI_PASSIVE if passive else 0
+    try:
+        return await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=flags)
+    except (socket.gaierror, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, socket.gaierror) else "not a host name"
+        raise AddressError(f"expected a host name that resolves, got {host!r}: {reason}") from None
+
+
+def reachable(candidates: list[tuple[Any, ...]], name: str) -> Any:  # noqa: ANN401
+    """Give the address of the first candidate that there is a route to. Raises `AddressError`."""
+    with connected_socket(candidates, name) as sock:
+        return sock.getpeername()
 
 
 def connected_socket(candidates: list[tuple[Any, ...]], name: str) -> socket.socket:

@@ -3,127 +3,34 @@
 import asyncio
 import contextlib
 import os
-import select
 import socket
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
-from typing import Any, Final, TypeVar
+from collections.abc import Iterator
+from typing import Any, Final
 
 from kaudp.config import Config
 from kaudp.core.endpoint import AcceptHook, Endpoint
-from kaudp.core.outbox import EventQueue
 from kaudp.core.paths import Address
 from kaudp.core.session import Session
-from kaudp.core.stats import Stats
-from kaudp.errors import DropReason
-from kaudp.events import CloseReason, ConnectFailed, Event, SessionClosed, SessionDown, State
+from kaudp.events import CloseReason, Event, SessionDown, State
 from kaudp.io import sockets
 from kaudp.io.driver import Driver, production_endpoint
-from kaudp.io.sockets import AddressError, parse_url
-from kaudp.units import SECOND
+from kaudp.io.heart import Connection, EventCallback, Heart
+from kaudp.io.sockets import AddressError
 from kaudp.wire.keys import KeySource, PresharedKey
 
-CLOSE_TIMEOUT_S: Final = 2.0
 LOOK_UP_AGAIN_S: Final = 30.0
 TRY_NEXT_S: Final = 2.0
 
-EventCallback = Callable[[Event], object]
 
-
-class _Heart:
-    """An endpoint in a loop. Everything that happens ends in `_settle`: send, tell, re-arm."""
+class _SocketHeart(Heart):
+    """A heart on a UDP socket."""
 
     def __init__(self, endpoint: Endpoint, on_event: EventCallback | None, max_events: int) -> None:
-        self.unsent: Counter[str] = Counter()
-        self._driver = Driver(endpoint, self._transmit)
-        self._loop = asyncio.get_running_loop()
+        super().__init__(Driver(endpoint, self._transmit), on_event, max_events)
         self._socket: socket.socket | None = None
-        self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
-        self._deferrals = 0
-        self._on_event = on_event
-        self._events = EventQueue(max_events)
-        self._news = asyncio.Event()
-        self._closed = False
-        self._ended = False
 
-    @property
-    def counters(self) -> Counter[DropReason]:
-        """Datagrams refused, by reason. Spec: section 12."""
-        return self._driver.endpoint.counters
-
-    def close_session(
-        self, session: Session, reason: CloseReason | int = CloseReason.NORMAL
-    ) -> None:
-        """End one session and tell its peer."""
-        self._act(lambda now: session.close(now, reason))
-
-    def pause_session(self, session: Session, seconds: float) -> None:
-        """Ask one peer to expect nothing for a while; 0 ends a pause."""
-        self._act(lambda now: session.pause(int(seconds * SECOND), now))
-
-    async def events(self) -> AsyncIterator[Event]:
-        """Give the events as they come, to the end of the last session or of the endpoint."""
-        while not self._ended:
-            while event := self._events.take():
-                self._ended = self._is_last(event)
-                yield event
-            if self._closed or self._ended:
-                return
-            self._news.clear()
-            await self._news.wait()
-
-    def _is_last(self, event: Event) -> bool:
-        return False
-
-    def _act(self, verb: Callable[[int], object]) -> None:
-        self._driver.act(verb)
-        self._settle()
-
-    def _settle(self) -> None:
-        """Tell the events and re-arm the timer; what there was to send is sent."""
-        for event in self._driver.events():
-            self._notice(event)
-            if self._on_event is None:
-                self._events.emit(event)
-            else:
-                self._call(self._on_event, event)
-        self._news.set()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        delay = self._driver.timeout()
-        if delay is not None and not self._closed:
-            self._timer = self._loop.call_later(delay, self._wake)
-
-    def _call(self, callback: EventCallback, event: Event) -> None:
-        """Tell the application; its mistakes are the loop's to report and stop no heart."""
-        try:
-            callback(event)
-        except Exception as error:
-            message = "kaudp: exception in the application's on_event"
-            self._loop.call_exception_handler({"message": message, "exception": error})
-
-    def _notice(self, event: Event) -> None:
-        """Let a kind of heart do something of its own about an event."""
-
-    def _wake(self) -> None:
-        """Run the timers; when late, let the loop read what waits first. Spec: KA-7.7-4."""
-        if self._deferrals < sockets.READ_BATCH and self._driver.late() and self._readable():
-            self._deferrals += 1
-            self._timer = self._loop.call_soon(self._wake)
-            return
-        self._deferrals = 0
-        self._driver.wake()
-        self._settle()
-
-    def _readable(self) -> bool:
-        if self._socket is None or not hasattr(select, "poll"):
-            return False
-        poller = select.poll()
-        poller.register(self._socket, select.POLLIN)
-        return bool(poller.poll(0))
+    def _read_from(self) -> socket.socket | None:
+        return self._socket
 
     def _transmit(self, data: bytes, address: Address) -> None:
         """Send at once or drop. Spec: KA-8.3-4, KA-9.2-3."""
@@ -155,23 +62,6 @@ class _Heart:
             self._hint(None)
             return None
 
-    async def _shut(self, reason: CloseReason | int) -> None:
-        """Close all sessions, tell the peers, and wait until they know or cannot be told."""
-        if self._closed:
-            return
-        self._driver.close(reason)
-        self._settle()
-        try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                    while not self._driver.endpoint.quiet:
-                        self._news.clear()
-                        await self._news.wait()
-        finally:
-            self._closed = True
-            self._settle()
-            self._release()
-
     def _release(self) -> None:
         if self._socket is not None:
             self._loop.remove_reader(self._socket)
@@ -179,31 +69,14 @@ class _Heart:
             self._socket = None
 
 
-class Connection(_Heart):
-    """One session on a socket of its own; made by `connect`."""
+class UdpConnection(_SocketHeart, Connection):
+    """One session on a UDP socket of its own."""
 
     def __init__(self, host: str, port: int, key: PresharedKey, config: Config) -> None:
         super().__init__(production_endpoint(config, key), None, config.max_events)
         self._host, self._port, self._key = host, port, key
         self._task: asyncio.Task[None] | None = None
         self._hints = asyncio.Event()
-        self._session: Session | None = None
-
-    @property
-    def session(self) -> Session:
-        """The core's session."""
-        assert self._session is not None, "a Connection is entered before it is used"  # noqa: S101
-        return self._session
-
-    @property
-    def state(self) -> State:
-        """The present state."""
-        return self.session.state
-
-    @property
-    def stats(self) -> Stats:
-        """What was measured so far."""
-        return self.session.stats
 
     async def close(self, reason: CloseReason | int = CloseReason.NORMAL) -> None:
         """End the session, tell the peer, close the socket."""
@@ -211,13 +84,9 @@ class Connection(_Heart):
             self._task.cancel()
         await self._shut(reason)
 
-    def pause(self, seconds: float) -> None:
-        """Ask the peer to expect nothing for a while; 0 ends a pause."""
-        self.pause_session(self.session, seconds)
-
     async def _open(self) -> None:
         """Look the name up and start. Raises `AddressError`."""
-        candidates = await _look_up(self._host, self._port)
+        candidates = await sockets.look_up(self._host, self._port)
         address = self._open_socket(candidates)
         self._session = self._driver.connect(address, key_id=self._key.key_id)
         self._settle()
@@ -264,7 +133,7 @@ class Connection(_Heart):
         """While DOWN, look the name up again and again."""
         while self.state is State.DOWN:
             with contextlib.suppress(AddressError):
-                candidates = await _look_up(self._host, self._port)
+                candidates = await sockets.look_up(self._host, self._port)
                 if self.state is State.DOWN:
                     self._go_on_at(candidates)
             await asyncio.sleep(LOOK_UP_AGAIN_S)
@@ -274,28 +143,9 @@ class Connection(_Heart):
         if self._session is not None:
             self._driver.act(self._session.note_unreachable)
 
-    def _is_last(self, event: Event) -> bool:
-        return isinstance(event, SessionClosed | ConnectFailed)
 
-
-def connect(
-    url: str, *, key: PresharedKey, config: Config | None = None
-) -> AbstractAsyncContextManager[Connection]:
-    """Keep a heartbeat with a peer, on a socket of its own, for the length of an `async with`.
-
-    `url` is udp://HOST:PORT. Entering looks the name up and sends the first INIT; whether
-    anybody answers is told by `session.events()`: `SessionUp`, or `ConnectFailed` after
-    `Config.connect_timeout_ms`.
-    Raises `AddressError`.
-    """
-    host, port = parse_url(url)
-    if port == 0:
-        raise AddressError(f"expected a port of 1 to 65535, got {url!r}")
-    return _opened(lambda: Connection(host, port, key, config or Config.wan()))
-
-
-class Server(_Heart):
-    """An endpoint that accepts sessions on a socket of its own; made by `serve`."""
+class UdpServer(_SocketHeart):
+    """An endpoint that accepts sessions on a UDP socket of its own."""
 
     def __init__(
         self, host: str, port: int, keys: KeySource, config: Config, accept: bool | AcceptHook
@@ -303,11 +153,6 @@ class Server(_Heart):
         asked = _with_plain_addresses(accept) if callable(accept) else accept
         super().__init__(production_endpoint(config, keys, asked), None, config.max_events)
         self._host, self._port = host, port
-
-    @property
-    def sessions(self) -> list[Session]:
-        """The sessions that are established."""
-        return self._driver.endpoint.sessions
 
     @property
     def address(self) -> Any:  # noqa: ANN401
@@ -319,7 +164,7 @@ class Server(_Heart):
         await self._shut(reason)
 
     async def _open(self) -> None:
-        family, _, _, _, address = (await _look_up(self._host, self._port, passive=True))[0]
+        family, _, _, _, address = (await sockets.look_up(self._host, self._port, passive=True))[0]
         try:
             sock = sockets.bound_socket(family, address)
         except OSError as error:
@@ -331,42 +176,7 @@ class Server(_Heart):
         self._loop.add_reader(sock, lambda: self._read_ready(sock, with_local=with_local))
 
 
-def serve(
-    url: str,
-    *,
-    keys: KeySource,
-    config: Config | None = None,
-    accept: bool | AcceptHook = True,
-    max_sessions: int | None = None,
-    max_sessions_per_key: int | None = None,
-) -> AbstractAsyncContextManager[Server]:
-    """Accept sessions, on a socket of its own, for the length of an `async with`.
-
-    `url` is udp://HOST:PORT, 0.0.0.0 or [::] for all local addresses, port 0 for a free one.
-    `accept` may be a hook (key id, address) -> bool. The limits override those of `config`.
-    Raises `AddressError` and `ConfigError`.
-    """
-    host, port = parse_url(url)
-    limits = {"max_sessions": max_sessions, "max_sessions_per_key": max_sessions_per_key}
-    given = {name: limit for name, limit in limits.items() if limit is not None}
-    chosen: Config = replace(config or Config.server(), **given)  # type: ignore[arg-type]
-    return _opened(lambda: Server(host, port, keys, chosen, accept))
-
-
-Own = TypeVar("Own", Connection, Server)
-
-
-@contextlib.asynccontextmanager
-async def _opened(make: Callable[[], Own]) -> AsyncIterator[Own]:
-    heart = make()
-    await heart._open()
-    try:
-        yield heart
-    finally:
-        await heart.close()
-
-
-class Attachment(_Heart):
+class Attachment(_SocketHeart):
     """kaudp beside an application on the application's own socket; made by `attach`."""
 
     def __init__(
@@ -384,11 +194,6 @@ class Attachment(_Heart):
         self._transport = transport
         # A duplicate of the descriptor: sending does not go through the application's queue.
         self._socket = socket.socket(fileno=os.dup(shared.fileno()))
-
-    @property
-    def sessions(self) -> list[Session]:
-        """The sessions that are established."""
-        return self._driver.endpoint.sessions
 
     def _transmit(self, data: bytes, address: Address) -> None:
         """Let go of the socket with the application's transport, else the port stays bound."""
@@ -437,28 +242,35 @@ def attach(
     config: Config | None = None,
     accept: bool | AcceptHook = False,
     on_event: EventCallback | None = None,
+    ahead_of: asyncio.DatagramProtocol | None = None,
 ) -> Attachment:
     """Link kaudp into a `DatagramProtocol`: call this in `connection_made`.
 
-    Then begin `datagram_received` with `if attachment.receive_datagram(data, addr): return`.
-    Events go to `on_event`, or else wait in `attachment.events()`. Without `config` it is
-    `Config.server()` where sessions are accepted, `Config.wan()` elsewhere. No option of the
-    socket is changed. Spec: KA-2-7.
+    Then begin `datagram_received` with `if attachment.receive_datagram(data, addr): return`; or
+    name the protocol as `ahead_of`, such as an aioquic server or client on the same socket,
+    and kaudp takes the first look by itself. Events go to `on_event`, or else wait in
+    `attachment.events()`. Without `config` it is `Config.server()` where sessions are accepted,
+    `Config.wan()` elsewhere. No option of the socket is changed. Spec: KA-2-7.
     """
     chosen = config or (Config.server() if accept else Config.wan())
-    return Attachment(transport, keys, chosen, accept, on_event)
+    attachment = Attachment(transport, keys, chosen, accept, on_event)
+    if ahead_of is not None:
+        _look_first(attachment, ahead_of)
+    return attachment
+
+
+def _look_first(attachment: Attachment, protocol: asyncio.DatagramProtocol) -> None:
+    """Hand on to a protocol only what is not kaudp's. Spec: KA-14.9-1."""
+    receive = protocol.datagram_received
+
+    def datagram_received(data: bytes, addr: Any) -> None:  # noqa: ANN401
+        if not attachment.receive_datagram(data, addr):
+            receive(data, addr)
+
+    # The transport looks the method up on the instance at each call.
+    setattr(protocol, "datagram_received", datagram_received)  # noqa: B010
 
 
 def _with_plain_addresses(accept: AcceptHook) -> AcceptHook:
     """Show an accept hook the peer's socket address, also where the local one is known."""
     return lambda key_id, address: accept(key_id, getattr(address, "peer", address))
-
-
-async def _look_up(host: str, port: int, *, passive: bool = False) -> list[tuple[Any, ...]]:
-    loop = asyncio.get_running_loop()
-    flags = socket.AI_PASSIVE if passive else 0
-    try:
-        return await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=flags)
-    except (socket.gaierror, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, socket.gaierror) else "not a host name"
-        raise AddressError(f"expected a host name that resolves, got {host!r}: {reason}") from None

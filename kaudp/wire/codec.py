@@ -45,6 +45,7 @@ def _formats(structure: Struct) -> list[str]:
 _INIT_HEADER: Final = fixed_format(grammar.Init)
 _RESPONSE_HEADER: Final = fixed_format(grammar.Response)
 _TRANSPORT_HEADER: Final = fixed_format(grammar.Transport)
+_CARRIED_HEADER: Final = fixed_format(grammar.CarriedInit)
 _BODY: Final = fixed_format(
     Struct(*[field for field in grammar.Body.subcons if field.name != "options"])
 )
@@ -52,6 +53,7 @@ _BODY: Final = fixed_format(
 TRANSPORT_HEADER_BYTES: Final = _TRANSPORT_HEADER.size
 BODY_BYTES: Final = _BODY.size
 STEADY_FRAME_BYTES: Final = TRANSPORT_HEADER_BYTES + BODY_BYTES + TAG_BYTES
+CARRIED_FRAME_BYTES: Final = TRANSPORT_HEADER_BYTES + BODY_BYTES
 INIT_PROLOGUE_BYTES: Final = _INIT_HEADER.size - grammar.EPHEMERAL_BYTES
 _PARAMETERS_BYTES: Final = int(grammar.Parameters.sizeof())
 _INIT_PAYLOAD_BYTES: Final = 8 + 8 + grammar.SESSION_ID_BYTES + _PARAMETERS_BYTES
@@ -64,6 +66,13 @@ _MIN_BYTES: Final[Mapping[int, int]] = {
     FrameType.PROBE: STEADY_FRAME_BYTES,
     FrameType.REPLY: STEADY_FRAME_BYTES,
     FrameType.CLOSE: STEADY_FRAME_BYTES,
+}
+_MIN_CARRIED_BYTES: Final[Mapping[int, int]] = {
+    FrameType.INIT: _CARRIED_HEADER.size + _INIT_PAYLOAD_BYTES,
+    FrameType.RESPONSE: _CARRIED_HEADER.size + _INIT_PAYLOAD_BYTES,
+    FrameType.PROBE: CARRIED_FRAME_BYTES,
+    FrameType.REPLY: CARRIED_FRAME_BYTES,
+    FrameType.CLOSE: CARRIED_FRAME_BYTES,
 }
 _MAX_BYTES: Final[Mapping[int, int]] = {FrameType.COOKIE: int(grammar.Cookie.sizeof())}
 _HANDSHAKE_TYPES: Final = frozenset({FrameType.INIT, FrameType.RESPONSE, FrameType.COOKIE})
@@ -176,6 +185,33 @@ def classify(data: bytes) -> FrameType:
     return frame_type
 
 
+def classify_carried(data: bytes) -> FrameType:
+    """Tell the type of a carried frame as `classify` does, or raise `Refused`. KA-14.1-4."""
+    size = len(data)
+    if size < _CARRIED_HEADER.size or data[0] != grammar.MAGIC or data[2] != grammar.VERSION:
+        raise Refused(DropReason.NOT_KAUDP)
+    minimum = _MIN_CARRIED_BYTES.get(data[1])
+    if minimum is None or not minimum <= size <= grammar.MAX_FRAME_BYTES:
+        raise Refused(DropReason.NOT_KAUDP)
+    frame_type = FrameType(data[1])
+    if frame_type in _HANDSHAKE_TYPES and data[3] != grammar.SUITE_CARRIED:
+        raise Refused(DropReason.NOT_KAUDP)
+    return frame_type
+
+
+def parse_carried(data: bytes) -> tuple[bytes, bytes]:
+    """Split INIT or RESPONSE as QUIC carries it: the session id, the payload in clear."""
+    return _CARRIED_HEADER.unpack_from(data)[4], data[_CARRIED_HEADER.size :]
+
+
+def build_carried(frame_type: FrameType, session_id: bytes, payload: bytes) -> bytes:
+    """Build INIT or RESPONSE as QUIC carries it. Spec: KA-14.1-1."""
+    header = _CARRIED_HEADER.pack(
+        grammar.MAGIC, frame_type, grammar.VERSION, grammar.SUITE_CARRIED, session_id
+    )
+    return header + payload
+
+
 def parse_transport_header(data: bytes) -> TransportHeader:
     """Split the header off a datagram that `classify` took for a transport frame."""
     _, frame_type, _, flags, session_id, packet_number = _TRANSPORT_HEADER.unpack_from(data)
@@ -212,6 +248,11 @@ def build_init_prologue(session_id: bytes, key_id: bytes) -> bytes:
 def parse_response_header(data: bytes) -> ResponseHeader:
     """Split the header off a datagram that `classify` took for RESPONSE."""
     return ResponseHeader(*_RESPONSE_HEADER.unpack_from(data)[4:])
+
+
+def response_session_id(data: bytes) -> bytes:
+    """Give the session id of a RESPONSE of either kind: it stands at the same place."""
+    return data[4 : _CARRIED_HEADER.size]
 
 
 def build_response(session_id: bytes, ephemeral: bytes, sealed_payload: bytes) -> bytes:

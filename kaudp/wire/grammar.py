@@ -31,6 +31,7 @@ from construct import (
 # The values let STUN, DTLS, TURN, RTP and QUIC leave a frame alone. Spec: KA-2-1, KA-2-2.
 MAGIC: Final = 0x0B
 VERSION: Final = 0x81
+SUITE_CARRIED: Final = 0x00
 SUITE_NNPSK0_25519_AESGCM_SHA256: Final = 0x01
 
 SESSION_ID_BYTES: Final = 8
@@ -96,12 +97,14 @@ class UntilEnd(Subconstruct):  # type: ignore[misc]
         return obj
 
 
-def _handshake_header(frame_type: FrameType) -> tuple[Construct, ...]:
+def _handshake_header(
+    frame_type: FrameType, suite: int = SUITE_NNPSK0_25519_AESGCM_SHA256
+) -> tuple[Construct, ...]:
     return (
         "magic" / Const(MAGIC, Int8ub),
         "type" / Const(int(frame_type), Int8ub),
         "version" / Const(VERSION, Int8ub),
-        "suite" / Const(SUITE_NNPSK0_25519_AESGCM_SHA256, Int8ub),
+        "suite" / Const(suite, Int8ub),
     )
 
 
@@ -136,6 +139,18 @@ Transport: Final = Struct(
     "receiver_session_id" / Bytes(SESSION_ID_BYTES),
     "packet_number" / Int64ub,
     "sealed_body" / GreedyBytes,
+)
+
+CarriedInit: Final = Struct(
+    *_handshake_header(FrameType.INIT, SUITE_CARRIED),
+    "sender_session_id" / Bytes(SESSION_ID_BYTES),
+    "payload" / GreedyBytes,
+)
+
+CarriedResponse: Final = Struct(
+    *_handshake_header(FrameType.RESPONSE, SUITE_CARRIED),
+    "receiver_session_id" / Bytes(SESSION_ID_BYTES),
+    "payload" / GreedyBytes,
 )
 
 Parameters: Final = Struct(

@@ -4,16 +4,30 @@ Spec: sections 4.4 and 5.
 """
 
 import hmac
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from kaudp.errors import DropReason, Refused
-from kaudp.wire.codec import TRANSPORT_HEADER_BYTES
+from kaudp.wire.codec import STEADY_FRAME_BYTES, TRANSPORT_HEADER_BYTES
 from kaudp.wire.noise import Secrets
 
 _KEY_LABEL: Final = b"kaudp/1 key"
+
+
+class FrameKeys(Protocol):
+    """What protects the transport frames of one handshake; see `suites`."""
+
+    @property
+    def steady_frame_bytes(self) -> int:
+        """The length of a frame without options."""
+
+    def seal(self, header: bytes, packet_number: int, body: bytes) -> bytes:
+        """Give a whole transport frame."""
+
+    def unseal(self, packet_number: int, data: bytes) -> bytes:
+        """Give the body of a transport frame, or raise `Refused`."""
 
 
 class SessionKeys(NamedTuple):
@@ -21,6 +35,19 @@ class SessionKeys(NamedTuple):
 
     sending: AESGCM
     receiving: AESGCM
+
+    @property
+    def steady_frame_bytes(self) -> int:
+        """The length of a frame without options, tag included."""
+        return STEADY_FRAME_BYTES
+
+    def seal(self, header: bytes, packet_number: int, body: bytes) -> bytes:
+        """Give a whole transport frame. Spec: KA-4.4-1."""
+        return seal(self.sending, header, packet_number, body)
+
+    def unseal(self, packet_number: int, data: bytes) -> bytes:
+        """Give the body of a transport frame, or raise `Refused`. Spec: KA-2-3."""
+        return unseal(self.receiving, packet_number, data)
 
 
 def session_keys(secrets: Secrets, *, initiator: bool) -> SessionKeys:

@@ -13,7 +13,7 @@ from kaudp.config import Config
 from kaudp.core import cadence
 from kaudp.core.channel import Channel
 from kaudp.core.endpoint import Endpoint
-from kaudp.core.handshake import HANDSHAKE_RETRY_MAX, Attempt, open_init
+from kaudp.core.handshake import HANDSHAKE_RETRY_MAX, Attempt
 from kaudp.core.paths import address_bytes, address_hash
 from kaudp.core.replay import ReplayWindow
 from kaudp.core.rtt import PTO_INITIAL, ResponseTime, RoundTripTimes
@@ -24,6 +24,7 @@ from kaudp.wire.grammar import FrameType, OptionType
 from kaudp.wire.keys import MasterKey, PresharedKey
 from kaudp.wire.noise import Initiator, Responder
 from kaudp.wire.seal import SessionKeys, session_keys, traffic_key
+from kaudp.wire.suites import open_init
 
 FOLDER = Path(__file__).parents[2] / "spec" / "vectors"
 NAMES = ("frames", "handshake", "derivations", "cadence", "replay", "rtt")
@@ -168,29 +169,26 @@ def test_handshakes(vector: dict[str, Any]) -> None:
     initiator = initiator_of(vector)
     message_1 = initiator.write_message_1(bytes.fromhex(vector["init_plaintext"]))
     assert init == bytes.fromhex(vector["prologue"]) + message_1
-    _, _, header, payload, responder = open_init(psk_of(vector), init)
-    assert header.sender_session_id.hex() == vector["initiator"]["session_id"]
-    assert payload.epoch.hex() == vector["initiator"]["epoch"]
-    assert payload.old_session_id.hex() == vector["init_payload"]["old_session_id"]
-    sent = codec.build_response(
-        header.sender_session_id,
-        *responder.write_message_2(
-            bytes.fromhex(vector["responder"]["ephemeral_private"]),
-            bytes.fromhex(vector["response_plaintext"]),
-        ),
-    )
+    opened = open_init(psk_of(vector), init)
+    assert opened.sender_session_id.hex() == vector["initiator"]["session_id"]
+    assert opened.payload.epoch.hex() == vector["initiator"]["epoch"]
+    assert opened.payload.old_session_id.hex() == vector["init_payload"]["old_session_id"]
+    answer = codec.parse_response_payload(bytes.fromhex(vector["response_plaintext"]))
+    ephemeral = bytes.fromhex(vector["responder"]["ephemeral_private"])
+    sent, responder_keys = opened.respond(answer, lambda size: ephemeral)
     assert sent == response
     assert len(response) <= len(init)
     response_header = codec.parse_response_header(response)
     sealed = codec.sealed_payload_of(FrameType.RESPONSE, response)
     plaintext, secrets = initiator.read_message_2(response_header.ephemeral, sealed)
     assert plaintext.hex() == vector["response_plaintext"]
-    assert secrets == responder.split()
+    
     assert [part.hex() for part in secrets] == [vector["s_i"], vector["s_r"]]
     assert traffic_key(secrets.initiator_to_responder).hex() == vector["key_i"]
     assert traffic_key(secrets.responder_to_initiator).hex() == vector["key_r"]
     for frame, initiated in ((vector["probe"], False), (vector["reply"], True)):
-        keys = session_keys(secrets, initiator=initiated)
+        keys = session_keys(secrets, initiator=True) if initiated else responder_keys
+        assert isinstance(keys, SessionKeys)
         data = bytes.fromhex(frame["frame"])
         number = codec.parse_transport_header(data).packet_number
         assert (

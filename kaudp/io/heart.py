@@ -1,0 +1,248 @@
+"""An endpoint in an asyncio loop, whatever carries its datagrams; and what users hold of it."""
+
+import asyncio
+import contextlib
+import select
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final, Protocol, TypeVar
+
+from kaudp.core.outbox import EventQueue
+from kaudp.core.session import Session
+from kaudp.core.stats import Stats
+from kaudp.errors import DropReason
+from kaudp.events import CloseReason, ConnectFailed, Event, SessionClosed, State
+from kaudp.io.driver import Driver
+from kaudp.io.sockets import READ_BATCH
+from kaudp.units import SECOND
+
+CLOSE_TIMEOUT_S: Final = 2.0
+
+EventCallback = Callable[[Event], object]
+
+
+class Announcer:
+    """Hands events to a callback, or keeps them for `events()`."""
+
+    def __init__(self, on_event: EventCallback | None, max_events: int) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._on_event = on_event
+        self._events = EventQueue(max_events)
+        self._news = asyncio.Event()
+        self._closed = False
+        self._ended = False
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Give the events as they come, to the end of the last session or of the endpoint."""
+        while not self._ended:
+            while event := self._events.take():
+                self._ended = self._is_last(event)
+                yield event
+            if self._closed or self._ended:
+                return
+            self._news.clear()
+            await self._news.wait()
+
+    def _is_last(self, event: Event) -> bool:
+        return False
+
+    def _tell(self, event: Event) -> None:
+        """Tell the application; its mistakes are the loop's to report and stop no heart."""
+        if self._on_event is None:
+            self._events.emit(event)
+            self._news.set()
+            return
+        try:
+            self._on_event(event)
+        except Exception as error:
+            message = "kaudp: exception in the application's on_event"
+            self._loop.call_exception_handler({"message": message, "exception": error})
+
+
+class Pollable(Protocol):
+    """What may be asked whether something waits to be read."""
+
+    def fileno(self) -> int:
+        """Give the descriptor."""
+
+
+class Heart(Announcer):
+    """An endpoint in a loop. Everything that happens ends in `_settle`: send, tell, re-arm."""
+
+    def __init__(self, driver: Driver, on_event: EventCallback | None, max_events: int) -> None:
+        super().__init__(on_event, max_events)
+        self.unsent: Counter[str] = Counter()
+        self._driver = driver
+        self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
+        self._deferrals = 0
+
+    @property
+    def counters(self) -> Counter[DropReason]:
+        """Datagrams refused, by reason. Spec: section 12."""
+        return self._driver.endpoint.counters
+
+    @property
+    def sessions(self) -> list[Session]:
+        """The sessions that are established."""
+        return self._driver.endpoint.sessions
+
+    def close_session(
+        self, session: Session, reason: CloseReason | int = CloseReason.NORMAL
+    ) -> None:
+        """End one session and tell its peer."""
+        self._act(lambda now: session.close(now, reason))
+
+    def pause_session(self, session: Session, seconds: float) -> None:
+        """Ask one peer to expect nothing for a while; 0 ends a pause."""
+        self._act(lambda now: session.pause(int(seconds * SECOND), now))
+
+    def _act(self, verb: Callable[[int], object]) -> None:
+        self._driver.act(verb)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Tell the events and re-arm the timer; what there was to send is sent."""
+        for event in self._driver.events():
+            self._notice(event)
+            self._tell(event)
+        self._news.set()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        delay = self._driver.timeout()
+        if delay is not None and not self._closed:
+            self._timer = self._loop.call_later(delay, self._wake)
+
+    def _notice(self, event: Event) -> None:
+        """Let a kind of heart do something of its own about an event."""
+
+    def _wake(self) -> None:
+        """Run the timers; when late, let the loop read what waits first. Spec: KA-7.7-4."""
+        if self._deferrals < READ_BATCH and self._driver.late() and self._readable():
+            self._deferrals += 1
+            self._timer = self._loop.call_soon(self._wake)
+            return
+        self._deferrals = 0
+        self._driver.wake()
+        self._settle()
+
+    def _readable(self) -> bool:
+        waits_in = self._read_from()
+        if waits_in is None or waits_in.fileno() < 0 or not hasattr(select, "poll"):
+            return False
+        poller = select.poll()
+        poller.register(waits_in, select.POLLIN)
+        return bool(poller.poll(0))
+
+    def _read_from(self) -> Pollable | None:
+        """Give the socket that feeds this heart."""
+        return None
+
+    async def _shut(self, reason: CloseReason | int) -> None:
+        """Close all sessions, tell the peers, and wait until they know or cannot be told."""
+        if self._closed:
+            return
+        self._driver.close(reason)
+        self._settle()
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    while not self._driver.endpoint.quiet:
+                        self._news.clear()
+                        await self._news.wait()
+        finally:
+            self._closed = True
+            self._settle()
+            self._release()
+
+    def _release(self) -> None:
+        """Let go of what this heart holds."""
+
+
+class Connection(Heart):
+    """A heart of one session; made by `connect`."""
+
+    _session: Session | None = None
+
+    @property
+    def session(self) -> Session:
+        """The core's session."""
+        assert self._session is not None, "a Connection is entered before it is used"  # noqa: S101
+        return self._session
+
+    @property
+    def state(self) -> State:
+        """The present state."""
+        return self.session.state
+
+    @property
+    def stats(self) -> Stats:
+        """What was measured so far."""
+        return self.session.stats
+
+    def pause(self, seconds: float) -> None:
+        """Ask the peer to expect nothing for a while; 0 ends a pause."""
+        self.pause_session(self.session, seconds)
+
+    async def close(self, reason: CloseReason | int = CloseReason.NORMAL) -> None:
+        """End the session, tell the peer, let go of what carried it."""
+        await self._shut(reason)
+
+    def _is_last(self, event: Event) -> bool:
+        return isinstance(event, SessionClosed | ConnectFailed)
+
+
+class Server(Protocol):
+    """What accepts sessions; made by `serve`."""
+
+    @property
+    def sessions(self) -> list[Session]:
+        """The sessions that are established."""
+
+    @property
+    def counters(self) -> Counter[DropReason]:
+        """Datagrams refused, by reason. Spec: section 12."""
+
+    @property
+    def address(self) -> Any:  # noqa: ANN401
+        """The socket address that the server is bound to."""
+
+    def events(self) -> AsyncIterator[Event]:
+        """Give the events as they come, to the end of the server."""
+
+    def close_session(self, session: Session, reason: CloseReason | int = ...) -> None:
+        """End one session and tell its peer."""
+
+    def pause_session(self, session: Session, seconds: float) -> None:
+        """Ask one peer to expect nothing for a while; 0 ends a pause."""
+
+    async def close(self, reason: CloseReason | int = ...) -> None:
+        """Close all sessions, tell their peers, close the socket."""
+
+
+class Opening(Protocol):
+    """What `opened` enters and leaves."""
+
+    def _open(self) -> Awaitable[None]: ...
+
+    def close(self) -> Awaitable[None]:
+        """Close it."""
+
+
+Opened = TypeVar("Opened", bound=Opening)
+
+
+def opened(make: Callable[[], Opened]) -> AbstractAsyncContextManager[Opened]:
+    """Make something in a running loop, open it, and close it at the end."""
+
+    @contextlib.asynccontextmanager
+    async def entered() -> AsyncIterator[Opened]:
+        made = make()
+        await made._open()
+        try:
+            yield made
+        finally:
+            await made.close()
+
+    return entered()

@@ -1,0 +1,379 @@
+"""kaudp inside one QUIC connection: beside an application, or on a connection of its own.
+
+Spec: section 14.
+"""
+
+import hmac
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from aioquic.asyncio.protocol import QuicConnectionProtocol
+from aioquic.quic.connection import QuicConnection
+from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, QuicEvent
+
+from kaudp.config import Config
+from kaudp.core.endpoint import AcceptHook
+from kaudp.core.paths import Address
+from kaudp.core.session import Session
+from kaudp.errors import ConfigError, QuicError, SessionStateError
+from kaudp.events import (
+    CloseReason,
+    ConnectFailed,
+    Event,
+    IntervalAdjusted,
+    Mode,
+    ModeChosen,
+    PeerAddressChanged,
+    QuicMode,
+    SessionClosed,
+)
+from kaudp.io.clock import now_ns
+from kaudp.io.driver import Driver, production_endpoint
+from kaudp.io.heart import Connection, EventCallback, Pollable
+from kaudp.io.quic import internals
+from kaudp.io.quic.carriage import Carriage, Taken
+from kaudp.io.quic.carriers import CONTEXT_ID, MAX_CONTEXT_ID
+from kaudp.io.quic.endings import RESET, Ending, ending
+from kaudp.io.quic.internals import Closing
+from kaudp.io.quic.modes import Choice, choose, fit, parse_mode
+from kaudp.units import SECOND, milliseconds
+from kaudp.wire.suites import Carried
+
+RESET_TOKEN_BYTES: Final = 16
+MIN_RESET_BYTES: Final = 21
+
+
+class QuicAttachment(Connection):
+    """Heartbeats in one QUIC connection; made by `attach_quic`, `connect` and `serve`.
+
+    Until the QUIC handshake is done the session only waits: mode and interval depend on what
+    QUIC negotiates. The QUIC client is the initiator; in mode ping both sides may be.
+    """
+
+    def __init__(
+        self,
+        protocol: QuicConnectionProtocol,
+        config: Config,
+        *,
+        mode: QuicMode | None,
+        peer_speaks_kaudp: bool,
+        context_id: int,
+        dedicated: bool,
+        accept: bool | AcceptHook,
+        on_event: EventCallback | None,
+        on_gone: Callable[["QuicAttachment"], object] | None = None,
+    ) -> None:
+        self.protocol = protocol
+        self._on_gone = on_gone
+        self._quic: QuicConnection = internals.connection_of(protocol)
+        self._is_client = self._quic.configuration.is_client
+        self._config = config
+        self._asked = mode
+        self._speaks_kaudp = peer_speaks_kaudp
+        self._dedicated = dedicated
+        self._accept = accept
+        self._carried = Carried()
+        self._carriage = Carriage(self._quic, context_id, dedicated=dedicated)
+        self._alpn: str | None = None
+        self._in_event = False
+        self._queued = False
+        self._finished = False
+        self._carrier_ended = False
+        self._carrier_closed = False
+        self._reason: CloseReason | int = CloseReason.NORMAL
+        super().__init__(self._make_driver(config, accept=False), on_event, config.max_events)
+        if internals.handshake_complete(self._quic):
+            self._begin(internals.alpn(self._quic))
+        elif self._is_client:
+            self._connect()
+        self._hook()
+
+    @property
+    def mode(self) -> QuicMode | None:
+        """How heartbeats travel, None while that is not known."""
+        return self._carriage.mode
+
+    @property
+    def session(self) -> Session:
+        """The core's session. Raises `SessionStateError` while the peer has not begun one."""
+        if self._session is None:
+            raise SessionStateError("expected a session, but the peer has not begun one yet")
+        return self._session
+
+    @property
+    def transport_rtt(self) -> int | None:
+        """QUIC's own smoothed round-trip time in ns, None before there is one."""
+        return int(internals.smoothed_rtt(self._quic) * SECOND) or None
+
+    @property
+    def head_of_line_delay(self) -> int | None:
+        """By how much, in mode stream, the latest round trip exceeds QUIC's own; ns."""
+        if self.mode is not QuicMode.STREAM or self._session is None:
+            return None
+        latest, transport = self._session.stats.rtt_latest, self.transport_rtt
+        return None if latest is None or transport is None else max(0, latest - transport)
+
+    async def close(self, reason: CloseReason | int = CloseReason.NORMAL) -> None:
+        """End the session and tell the peer; the application's connection stays open.
+
+        A connection of kaudp's own is closed too, with the reason as error code. KA-14.7-2.
+        """
+        self._reason = reason
+        await self._shut(reason)
+        self._close_own_connection()
+
+    # Between aioquic and the application.
+
+    def take(self, event: QuicEvent) -> Iterable[QuicEvent]:
+        """Look at an event of the connection first; give what goes on to the application."""
+        if isinstance(event, ConnectionTerminated) and self._on_gone is not None:
+            self._on_gone(self)
+        if self._closed or self._carrier_ended:
+            return (event,)
+        self._in_event = True
+        try:
+            if isinstance(event, HandshakeCompleted):
+                self._begin_or_fail(event.alpn_protocol)
+            elif isinstance(event, ConnectionTerminated):
+                self._end(ending(event, Closing.NEITHER, self._alpn))
+            else:
+                return self._take_frames(self._carriage.take(event))
+        finally:
+            # What was queued meanwhile aioquic sends as soon as its events are told.
+            self._in_event = self._queued = False
+        return (event,)
+
+    def _take_frames(self, taken: Taken) -> Iterable[QuicEvent]:
+        if taken.refused is not None:
+            self.counters[taken.refused] += 1
+        consumed = True
+        for frame in taken.frames:
+            consumed = self._receive(frame, taken)
+        return taken.passed if consumed else taken.otherwise
+
+    def _hook(self) -> None:
+        """Take the first look at what aioquic tells its protocol, whatever class that has.
+
+        Its methods are looked up on the instance at each call, so no subclass is needed.
+        """
+        tell, transmit = self.protocol.quic_event_received, self.protocol.transmit
+        receive = self.protocol.datagram_received
+
+        def quic_event_received(event: QuicEvent) -> None:
+            for passed in self.take(event):
+                tell(passed)
+
+        def transmit_and_look() -> None:
+            transmit()
+            self._look()
+
+        def datagram_received(data: bytes, addr: Any) -> None:  # noqa: ANN401
+            receive(data, addr)
+            self._look_for_reset(data)
+
+        hooks: dict[str, Callable[..., None]] = {
+            "quic_event_received": quic_event_received,
+            "transmit": transmit_and_look,
+        }
+        if self._is_client:
+            hooks["datagram_received"] = datagram_received
+        for name, hook in hooks.items():
+            setattr(self.protocol, name, hook)
+
+    def _look(self) -> None:
+        """Notice at once, not when aioquic has drained, that the connection is closing."""
+        closing = internals.closing(self._quic)
+        if closing is Closing.NEITHER or self._carrier_ended:
+            return
+        event = internals.close_event(self._quic)
+        if event is not None:
+            self._end(ending(event, closing, self._alpn))
+
+    def _look_for_reset(self, data: bytes) -> None:
+        """Notice a stateless reset, which aioquic does not look for. Spec: KA-14.7-1."""
+        token = internals.reset_token(self._quic)
+        if (
+            len(token) == RESET_TOKEN_BYTES
+            and len(data) >= MIN_RESET_BYTES
+            and hmac.compare_digest(data[-RESET_TOKEN_BYTES:], token)
+            and not self._carrier_ended
+        ):
+            self._end(RESET)
+            self._close_own_connection()
+
+    # How it begins and ends.
+
+    def _begin_or_fail(self, alpn: str | None) -> None:
+        try:
+            self._begin(alpn)
+        except QuicError as error:
+            self._end(Ending(CloseReason.CARRIER_FAILED, False, str(error)))
+            self._close_own_connection()
+
+    def _begin(self, alpn: str | None) -> None:
+        """Start over, now that it is known what QUIC negotiated. Raises `QuicError`."""
+        quic = self._quic
+        self._alpn = alpn
+        choice = choose(
+            self._asked,
+            alpn=alpn,
+            speaks_kaudp=self._speaks_kaudp,
+            own=quic.configuration.max_datagram_frame_size or 0,
+            peer=internals.peer_datagram_limit(quic),
+        )
+        fitted = fit(
+            self._config,
+            idle_timeout_s=internals.idle_timeout(quic),
+            probe_timeout_s=internals.probe_timeout(quic),
+        )
+        if choice.mode is not QuicMode.PING:
+            self._carriage.listen()
+        if choice.mode is QuicMode.PING or self._is_client:
+            self._driver = self._make_driver(fitted, accept=False)
+            self._initiate(choice, fitted.interval_ms)
+        else:
+            self._driver = self._make_driver(fitted, accept=self._accept)
+        self._settle()
+
+    def _initiate(self, choice: Choice, interval_ms: int) -> None:
+        self._carriage.use(choice.mode)
+        self._carried.repeats = choice.mode is not QuicMode.DATAGRAM
+        session = self._connect()
+        self._tell(ModeChosen(session, now_ns(), choice.mode, choice.why))
+        if interval_ms != self._config.interval_ms:
+            asked, given = milliseconds(self._config.interval_ms), milliseconds(interval_ms)
+            idle, timeout = self._timeouts()
+            why = f"QUIC's idle timeout is {idle:.3g} s, its PTO {timeout:.3g} s"
+            self._tell(IntervalAdjusted(session, now_ns(), asked, given, why))
+
+    def _make_driver(self, config: Config, *, accept: bool | AcceptHook) -> Driver:
+        return Driver(production_endpoint(config, self._carried, accept), self._transmit)
+
+    def _connect(self) -> Session:
+        address = internals.peer_address(self._quic)
+        self._session = self._driver.connect(address, key_id=self._carried.key_id)
+        return self._session
+
+    def _end(self, end: Ending) -> None:
+        """End with the connection. Spec: KA-14.7-1."""
+        self._carrier_ended = True
+        self._driver.act(
+            lambda now: self._driver.endpoint.abandon(
+                now, end.reason, by_peer=end.by_peer, detail=end.detail
+            )
+        )
+        self._settle()
+
+    def _close_own_connection(self) -> None:
+        """Close the connection where nobody else uses it. Spec: KA-14.7-2."""
+        if not self._dedicated or self._carrier_closed:
+            return
+        self._carrier_ended = self._carrier_closed = True
+        self.protocol.transmit()
+        self.protocol.close(error_code=int(self._reason))
+
+    # Frames out and in.
+
+    def _transmit(self, frame: bytes, address: Address) -> None:
+        """Queue a frame; where it goes is QUIC's to decide."""
+        if self._carrier_ended or self._carriage.current is None:
+            return
+        dropped = self._carriage.send(frame)
+        if dropped:
+            self.unsent[dropped] += 1
+        self._queued = True
+
+    def _receive(self, frame: bytes, taken: Taken) -> bool:
+        """Take a frame in; a responder answers in the mode it came in. Spec: KA-14.5-3."""
+        address = internals.peer_address(self._quic)
+        former = self._carriage.current
+        responds = not self._is_client and taken.carrier is not None
+        if responds:
+            self._carriage.current = taken.carrier
+        consumed = self._driver.receive(frame, address)
+        if not consumed:
+            self._carriage.current = former
+        elif self._session is None:
+            self._adopt()
+        elif address != self._session.address and self.mode is QuicMode.PING:
+            self._move(self._session, address)
+        self._settle()
+        return consumed
+
+    def _adopt(self) -> None:
+        """Take note of the session that the peer has begun."""
+        for session in self.sessions:
+            self._session = session
+            self._carried.repeats = self.mode is not QuicMode.DATAGRAM
+            assert self.mode is not None  # noqa: S101
+            self._tell(ModeChosen(session, now_ns(), self.mode, "the peer chose it"))
+
+    def _move(self, session: Session, address: Address) -> None:
+        """Follow QUIC to the peer's new address. Spec: KA-14.8-1."""
+        previous = session.address
+        self._driver.act(lambda now: session.redirect(address, now))
+        self._tell(PeerAddressChanged(session, now_ns(), previous, address))
+
+    def _settle(self) -> None:
+        """Flush QUIC too, unless aioquic is about to do so itself."""
+        while (answer := self._carriage.answer()) is not None:
+            self._driver.receive(answer, internals.peer_address(self._quic))
+        super()._settle()
+        if self._queued and not self._in_event:
+            self._queued = False
+            self.protocol.transmit()
+        if self._finished and self._driver.endpoint.quiet:
+            self._close_own_connection()
+
+    def _notice(self, event: Event) -> None:
+        if not isinstance(event, SessionClosed | ConnectFailed):
+            return
+        self._finished = True
+        if isinstance(event, SessionClosed):
+            self._reason = event.reason
+
+    def _read_from(self) -> Pollable | None:
+        transport = internals.transport_of(self.protocol)
+        return None if transport is None else transport.get_extra_info("socket")
+
+    def _timeouts(self) -> tuple[float, float]:
+        return internals.idle_timeout(self._quic), internals.probe_timeout(self._quic)
+
+
+def attach(
+    protocol: QuicConnectionProtocol,
+    *,
+    mode: Mode,
+    peer_speaks_kaudp: bool,
+    config: Config | None,
+    context_id: int | None,
+    on_event: EventCallback | None,
+) -> QuicAttachment:
+    """Attach beside an application; see `kaudp.attach_quic`."""
+    if not isinstance(protocol, QuicConnectionProtocol):
+        raise ConfigError(
+            "protocol: expected a QuicConnectionProtocol of aioquic, "
+            f"got a {type(protocol).__name__}"
+        )
+    quic = internals.connection_of(protocol)
+    default = Config.wan() if quic.configuration.is_client else Config.server()
+    return QuicAttachment(
+        protocol,
+        config or default,
+        mode=parse_mode(mode),
+        peer_speaks_kaudp=peer_speaks_kaudp,
+        context_id=CONTEXT_ID if context_id is None else _checked_context_id(context_id),
+        dedicated=False,
+        accept=True,
+        on_event=on_event,
+    )
+
+
+def _checked_context_id(context_id: int) -> int:
+    if (
+        isinstance(context_id, bool)
+        or not isinstance(context_id, int)
+        or not 0 <= context_id <= MAX_CONTEXT_ID
+    ):
+        raise ConfigError(f"context_id: expected an int of 0 to 2**62 - 1, got {context_id!r}")
+    return context_id

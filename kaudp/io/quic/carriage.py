@@ -1,0 +1,130 @@
+"""All ways of frames in and out of one QUIC connection: events to frames, frames to aioquic.
+
+What is a frame's and what the application's is sorted here; what a frame means is not.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from aioquic.buffer import encode_uint_var
+from aioquic.quic.connection import QuicConnection
+from aioquic.quic.events import (
+    DatagramFrameReceived,
+    PingAcknowledged,
+    QuicEvent,
+    StopSendingReceived,
+    StreamDataReceived,
+    StreamReset,
+)
+
+from kaudp.errors import DropReason
+from kaudp.events import QuicMode
+from kaudp.io.quic.carriers import Carrier, DatagramCarrier, PingCarrier, StreamCarrier
+from kaudp.io.quic.streams import PeerStreams
+
+STREAM_REFUSED: Final = 0
+
+
+class Taken(NamedTuple):
+    """What an event of QUIC gave: frames and their carrier, and what is the application's.
+
+    `otherwise` is the application's where the frames turn out not to be ours.
+    """
+
+    frames: Sequence[bytes] = ()
+    carrier: Carrier | None = None
+    passed: Sequence[QuicEvent] = ()
+    otherwise: Sequence[QuicEvent] = ()
+    refused: DropReason | None = None
+
+
+NOTHING: Final = Taken()
+
+
+class Carriage:
+    """Sends by the carrier in use; takes frames from all that this side listens to.
+
+    `dedicated` tells that no application shares the connection: then nothing is passed on, and
+    datagrams need no context id.
+    """
+
+    def __init__(self, quic: QuicConnection, context_id: int, *, dedicated: bool) -> None:
+        preamble = encode_uint_var(context_id)
+        self.current: Carrier | None = None
+        self._quic = quic
+        self._dedicated = dedicated
+        self._listens = False
+        self._datagrams = DatagramCarrier(quic, b"" if dedicated else preamble)
+        self._stream = StreamCarrier(quic, preamble)
+        self._pings = PingCarrier(quic)
+        peer_is_client = not quic.configuration.is_client
+        self._peer_streams = PeerStreams(preamble, peer_is_client=peer_is_client)
+
+    @property
+    def mode(self) -> QuicMode | None:
+        """The mode of the carrier in use."""
+        return self.current.mode if self.current else None
+
+    def use(self, mode: QuicMode) -> None:
+        """Send in this mode from now on."""
+        carriers: tuple[Carrier, ...] = (self._datagrams, self._stream, self._pings)
+        self.current = next(carrier for carrier in carriers if carrier.mode is mode)
+
+    def listen(self) -> None:
+        """Look for frames in datagrams and streams: the peer speaks kaudp."""
+        self._listens = True
+
+    def send(self, frame: bytes) -> str:
+        """Hand a frame to QUIC; give why it was dropped, empty if it was not."""
+        return self.current.send(frame) if self.current else "no_carrier"
+
+    def answer(self) -> bytes | None:
+        """Take a frame that comes back at once, without the peer's doing."""
+        return self._pings.answer()
+
+    def take(self, event: QuicEvent) -> Taken:
+        """Sort an event."""
+        taker = _TAKERS.get(type(event))
+        return Taken(passed=[event]) if taker is None else taker(self, event)
+
+    def _ping(self, event: PingAcknowledged) -> Taken:
+        if not self._pings.owns(event.uid):
+            return Taken(passed=[event])
+        frame = self._pings.acknowledged(event.uid)
+        return NOTHING if frame is None else Taken([frame], self._pings)
+
+    def _datagram(self, event: DatagramFrameReceived) -> Taken:
+        """Spec: KA-14.2-4."""
+        frame = self._datagrams.frame(event.data) if self._listens else None
+        if frame is None:
+            return Taken(passed=[event])
+        return Taken([frame], self._datagrams, otherwise=[] if self._dedicated else [event])
+
+    def _stream_event(self, event: StreamDataReceived | StreamReset) -> Taken:
+        """Spec: KA-14.3-2."""
+        if not self._listens:
+            return Taken(passed=[event])
+        frames, passed, unwanted, refused = self._peer_streams.take(event)
+        if self._dedicated and passed:
+            unwanted, refused, passed = event.stream_id, DropReason.UNEXPECTED, []
+        if unwanted is not None:
+            self._refuse(unwanted)
+        return Taken(frames, self._stream, passed, refused=refused)
+
+    def _stopped(self, event: StopSendingReceived) -> Taken:
+        if self._stream.stopped(event.stream_id):
+            return NOTHING
+        return Taken(passed=[event])
+
+    def _refuse(self, stream_id: int) -> None:
+        """Let the peer know that nobody reads a stream, and keep nothing of it."""
+        self._quic.stop_stream(stream_id, STREAM_REFUSED)
+
+
+_TAKERS: Final[Mapping[type[QuicEvent], Callable[[Carriage, Any], Taken]]] = {
+    DatagramFrameReceived: Carriage._datagram,
+    PingAcknowledged: Carriage._ping,
+    StopSendingReceived: Carriage._stopped,
+    StreamDataReceived: Carriage._stream_event,
+    StreamReset: Carriage._stream_event,
+}

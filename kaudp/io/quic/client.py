@@ -1,0 +1,85 @@
+"""A QUIC connection of kaudp's own, from the client's side."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Final
+
+from aioquic.asyncio.client import connect as connect_quic
+from aioquic.asyncio.protocol import QuicConnectionProtocol
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import QuicConnection
+
+from kaudp.config import Config
+from kaudp.errors import ConfigError
+from kaudp.events import QUIC_ALPN, Mode
+from kaudp.io import sockets
+from kaudp.io.quic.attachment import QuicAttachment
+from kaudp.io.quic.carriers import CONTEXT_ID
+from kaudp.io.quic.modes import parse_mode
+
+# RFC 9221, section 3: the value that accepts frames of any size.
+MAX_DATAGRAM_FRAME_SIZE: Final = 65536
+
+
+@asynccontextmanager
+async def connect(
+    host: str,
+    port: int,
+    *,
+    config: Config,
+    quic: QuicConfiguration | None,
+    mode: Mode,
+    alpn: str | Sequence[str],
+) -> AsyncIterator[QuicAttachment]:
+    """Keep a heartbeat on a QUIC connection of its own. Raises `AddressError`, `ConfigError`."""
+    asked = parse_mode(mode)
+    configuration = _configuration(quic, host, alpn)
+    candidates = await sockets.look_up(host, port)
+    address = sockets.reachable(candidates, f"{host}:{port}")
+    attached: list[QuicAttachment] = []
+
+    def make(connection: QuicConnection, stream_handler: object = None) -> QuicConnectionProtocol:
+        protocol = QuicConnectionProtocol(connection)
+        attachment = QuicAttachment(
+            protocol,
+            config,
+            mode=asked,
+            peer_speaks_kaudp=False,
+            context_id=CONTEXT_ID,
+            dedicated=True,
+            accept=False,
+            on_event=None,
+        )
+        attached.append(attachment)
+        return protocol
+
+    async with connect_quic(
+        address[0],
+        port,
+        configuration=configuration,
+        create_protocol=make,
+        wait_connected=False,
+    ) as protocol:
+        protocol.transmit()
+        (attachment,) = attached
+        try:
+            yield attachment
+        finally:
+            await attachment.close()
+
+
+def _configuration(
+    quic: QuicConfiguration | None, host: str, alpn: str | Sequence[str]
+) -> QuicConfiguration:
+    """Fill in what a heartbeat needs and the user left open; the user's own stays as it is."""
+    given = quic or QuicConfiguration(is_client=True)
+    if not given.is_client:
+        raise ConfigError("quic: expected QuicConfiguration(is_client=True) to connect, got False")
+    names = [alpn] if isinstance(alpn, str) else list(alpn)
+    return replace(
+        given,
+        alpn_protocols=given.alpn_protocols or names or [QUIC_ALPN],
+        max_datagram_frame_size=given.max_datagram_frame_size or MAX_DATAGRAM_FRAME_SIZE,
+        server_name=given.server_name or host,
+    )

@@ -1,0 +1,73 @@
+"""Which mode fits a connection, and which interval. Pure functions. Spec: sections 14.5, 14.6."""
+
+from dataclasses import replace
+from typing import Final, NamedTuple
+
+from kaudp.config import Config
+from kaudp.errors import ConfigError, QuicError
+from kaudp.events import QUIC_ALPN, Mode, QuicMode
+
+MIN_DATAGRAM_FRAME_BYTES: Final = 160
+MAX_INTERVAL_MS: Final = 3_600_000
+_MS_PER_S: Final = 1_000
+
+
+class Choice(NamedTuple):
+    """A mode and why it is that one."""
+
+    mode: QuicMode
+    why: str
+
+
+def parse_mode(mode: Mode) -> QuicMode | None:
+    """Read a mode; None stands for auto. Raises `ConfigError`."""
+    if isinstance(mode, QuicMode):
+        return mode
+    if mode == "auto":
+        return None
+    try:
+        return QuicMode(mode)
+    except ValueError:
+        raise ConfigError(
+            f"mode: expected 'auto', 'datagram', 'stream' or 'ping', got {mode!r}"
+        ) from None
+
+
+def choose(
+    asked: QuicMode | None, *, alpn: str | None, speaks_kaudp: bool, own: int, peer: int
+) -> Choice:
+    """Choose the mode of a connection. Spec: KA-14.2-1, KA-14.5-1, KA-14.5-2.
+
+    `own` and `peer` are the longest DATAGRAM frames, in bytes, that each side advertises.
+    Raises `QuicError` when the connection cannot do what was asked.
+    """
+    enough = min(own, peer) >= MIN_DATAGRAM_FRAME_BYTES
+    if asked is QuicMode.DATAGRAM and not enough:
+        raise QuicError(
+            f"mode datagram: expected both sides to take DATAGRAM frames of "
+            f"{MIN_DATAGRAM_FRAME_BYTES} bytes or more, got {own} on this side "
+            f"(QuicConfiguration.max_datagram_frame_size) and {peer} on the peer's"
+        )
+    if asked is not None:
+        return Choice(asked, "it was asked for")
+    if alpn != QUIC_ALPN and not speaks_kaudp:
+        return Choice(
+            QuicMode.PING, f"ALPN is {alpn or 'none'}, so the peer is not known to speak kaudp"
+        )
+    if enough:
+        return Choice(QuicMode.DATAGRAM, "both sides speak kaudp and take DATAGRAM frames")
+    lacking = "this side" if own < MIN_DATAGRAM_FRAME_BYTES else "the peer"
+    return Choice(QuicMode.STREAM, f"both sides speak kaudp, but {lacking} takes no DATAGRAM")
+
+
+def fit(config: Config, *, idle_timeout_s: float, probe_timeout_s: float) -> Config:
+    """Bring the intervals into what QUIC's own timers allow. Spec: KA-14.6-1."""
+    least = min(int(1.5 * probe_timeout_s * _MS_PER_S) + 1, MAX_INTERVAL_MS)
+    most = int(min(max(idle_timeout_s / 2 * _MS_PER_S, least), MAX_INTERVAL_MS))
+    interval = max(min(config.interval_ms, most), least)
+    return replace(
+        config,
+        interval_ms=interval,
+        min_receive_interval_ms=min(config.min_receive_interval_ms, most),
+        deadline_ms=max(config.deadline_ms, interval),
+    )

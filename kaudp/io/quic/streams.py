@@ -1,0 +1,115 @@
+"""The peer's unidirectional streams: which one is ours, and what the application gets of the rest.
+
+Spec: section 14.3.
+"""
+
+from typing import Final, NamedTuple
+
+from aioquic.quic.events import QuicEvent, StreamDataReceived, StreamReset
+
+from kaudp.errors import DropReason, Refused
+from kaudp.io.quic.carriers import Messages
+
+_INITIATED_BY_SERVER: Final = 1
+_UNIDIRECTIONAL: Final = 2
+
+
+class Taken(NamedTuple):
+    """What an event gave: frames of ours, and the events that go on to the application.
+
+    `abandoned` names a stream of ours that is no longer wanted, `refused` why something was
+    dropped.
+    """
+
+    frames: list[bytes]
+    passed: list[QuicEvent]
+    abandoned: int | None = None
+    refused: DropReason | None = None
+
+
+class PeerStreams:
+    """Sorts the peer's streams by what they begin with. Spec: KA-14.3-2, KA-14.3-3.
+
+    Keeps less than a preamble of a stream that is undecided, and of others only the id while it
+    is open.
+    """
+
+    def __init__(self, preamble: bytes, *, peer_is_client: bool) -> None:
+        self._preamble = preamble
+        self._kind = _UNIDIRECTIONAL | (0 if peer_is_client else _INITIATED_BY_SERVER)
+        self._undecided: dict[int, bytes] = {}
+        self._applications: set[int] = set()
+        self._abandoned: set[int] = set()
+        self._newest = -1
+        self._messages = Messages()
+
+    def take(self, event: StreamDataReceived | StreamReset) -> Taken:
+        """Sort an event."""
+        stream_id = event.stream_id
+        if stream_id & 3 != self._kind or stream_id in self._applications:
+            self._forget_ended(event)
+            return Taken([], [event])
+        if isinstance(event, StreamReset):
+            return self._reset(event)
+        if stream_id in self._abandoned:
+            self._forget_ended(event)
+            return Taken([], [])
+        if stream_id == self._newest:
+            return self._ours(stream_id, event.data, end=event.end_stream)
+        return self._decide(event)
+
+    def _decide(self, event: StreamDataReceived) -> Taken:
+        stream_id = event.stream_id
+        begun = self._undecided.pop(stream_id, b"") + event.data
+        if begun.startswith(self._preamble):
+            return self._begin(stream_id, begun[len(self._preamble) :], end=event.end_stream)
+        if self._preamble.startswith(begun) and not event.end_stream:
+            self._undecided[stream_id] = begun
+            return Taken([], [])
+        if not event.end_stream:
+            self._applications.add(stream_id)
+        return Taken([], [StreamDataReceived(begun, event.end_stream, stream_id)])
+
+    def _begin(self, stream_id: int, data: bytes, *, end: bool) -> Taken:
+        if stream_id < self._newest:
+            return self._abandon(stream_id, end=end)
+        former, self._newest = self._newest, stream_id
+        self._messages = Messages()
+        taken = self._ours(stream_id, data, end=end)
+        if former < 0 or taken.abandoned is not None:
+            return taken
+        self._abandoned.add(former)
+        return taken._replace(abandoned=former)
+
+    def _ours(self, stream_id: int, data: bytes, *, end: bool) -> Taken:
+        frames = []
+        try:
+            for frame in self._messages.frames(data):
+                frames.append(frame)
+        except Refused as refused:
+            taken = self._abandon(stream_id, end=end)
+            return taken._replace(frames=frames, refused=refused.reason)
+        cut = end and self._messages.inside
+        return Taken(frames, [], refused=DropReason.MALFORMED if cut else None)
+
+    def _abandon(self, stream_id: int, *, end: bool) -> Taken:
+        if end:
+            return Taken([], [])
+        self._abandoned.add(stream_id)
+        return Taken([], [], abandoned=stream_id)
+
+    def _reset(self, event: StreamReset) -> Taken:
+        begun = self._undecided.pop(event.stream_id, None)
+        self._forget_ended(event)
+        if event.stream_id > self._newest and begun is None:
+            return Taken([], [event])
+        if begun is not None:
+            held = [StreamDataReceived(begun, False, event.stream_id)] if begun else []
+            return Taken([], [*held, event])
+        cut = event.stream_id == self._newest and self._messages.inside
+        return Taken([], [], refused=DropReason.MALFORMED if cut else None)
+
+    def _forget_ended(self, event: StreamDataReceived | StreamReset) -> None:
+        if isinstance(event, StreamReset) or event.end_stream:
+            self._applications.discard(event.stream_id)
+            self._abandoned.discard(event.stream_id)

@@ -1,0 +1,155 @@
+"""How a session's frames are protected: by Noise under a pre-shared key, or by what carries them.
+
+Each suite knows how the two sides of a handshake are written and what seals the frames after it;
+the core runs both alike. Spec: sections 4 and 14.1.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from kaudp.errors import DropReason, Refused
+from kaudp.wire import codec
+from kaudp.wire.codec import InitPayload, ResponsePayload
+from kaudp.wire.grammar import FrameType
+from kaudp.wire.keys import PresharedKey
+from kaudp.wire.noise import Initiator, Responder
+from kaudp.wire.seal import FrameKeys, session_keys
+
+EPHEMERAL_SECRET_BYTES: Final = 32
+
+Entropy = Callable[[int], bytes]
+
+
+@dataclass(slots=True)
+class Carried:
+    """Stands for a key where a QUIC connection has authenticated the peer. Spec: section 14.
+
+    `repeats` tells that the carrier now in use sends again what is lost: no loss is reported
+    then. Spec: KA-14.3-5.
+    """
+
+    repeats: bool = False
+    key_id: bytes = b""
+
+
+Credential = PresharedKey | Carried
+
+
+class Initiation(Protocol):
+    """The initiator's side of a handshake: the INIT it sends, and what reads the answer."""
+
+    init: bytes
+
+    def complete(self, data: bytes) -> tuple[ResponsePayload, FrameKeys]:
+        """Read a RESPONSE, or raise `Refused` and stay as it was."""
+
+
+class OpenedInit(Protocol):
+    """An INIT that was verified, byte for byte and as what it says, and what answers it."""
+
+    data: bytes
+    credential: Credential
+    sender_session_id: bytes
+    payload: InitPayload
+
+    def respond(self, answer: ResponsePayload, entropy: Entropy) -> tuple[bytes, FrameKeys]:
+        """Write the RESPONSE. Raises `Refused`."""
+
+
+def initiate(
+    credential: Credential, session_id: bytes, payload: InitPayload, entropy: Entropy
+) -> Initiation:
+    """Begin a handshake."""
+    if isinstance(credential, Carried):
+        return _CarriedInitiation(session_id, payload)
+    return _NoiseInitiation(credential, session_id, payload, entropy)
+
+
+def open_init(credential: Credential, data: bytes) -> OpenedInit:
+    """Verify an INIT, or raise `Refused`; by hashing alone where there is a key. KA-4.2-4."""
+    if isinstance(credential, Carried):
+        return _OpenedCarriedInit(credential, data)
+    return _OpenedNoiseInit(credential, data)
+
+
+class _NoiseInitiation:
+    __slots__ = ("_noise", "init")
+
+    def __init__(
+        self, psk: PresharedKey, session_id: bytes, payload: InitPayload, entropy: Entropy
+    ) -> None:
+        prologue = codec.build_init_prologue(session_id, psk.key_id)
+        self._noise = Initiator(psk.secret, prologue, entropy(EPHEMERAL_SECRET_BYTES))
+        self.init = prologue + self._noise.write_message_1(codec.build_init_payload(payload))
+
+    def complete(self, data: bytes) -> tuple[ResponsePayload, FrameKeys]:
+        header = codec.parse_response_header(data)
+        sealed = codec.sealed_payload_of(FrameType.RESPONSE, data)
+        plaintext, secrets = self._noise.read_message_2(header.ephemeral, sealed)
+        return codec.parse_response_payload(plaintext), session_keys(secrets, initiator=True)
+
+
+class _OpenedNoiseInit:
+    __slots__ = ("_noise", "credential", "data", "payload", "sender_session_id")
+
+    def __init__(self, psk: PresharedKey, data: bytes) -> None:
+        header = codec.parse_init_header(data)
+        self._noise = Responder(psk.secret, data[: codec.INIT_PROLOGUE_BYTES])
+        sealed = codec.sealed_payload_of(FrameType.INIT, data)
+        plaintext = self._noise.read_message_1(header.ephemeral, sealed)
+        self.credential: Credential = psk
+        self.data = data
+        self.sender_session_id = header.sender_session_id
+        self.payload = codec.parse_init_payload(plaintext)
+
+    def respond(self, answer: ResponsePayload, entropy: Entropy) -> tuple[bytes, FrameKeys]:
+        plaintext = codec.build_response_payload(answer)
+        message = self._noise.write_message_2(entropy(EPHEMERAL_SECRET_BYTES), plaintext)
+        response = codec.build_response(self.sender_session_id, *message)
+        return response, session_keys(self._noise.split(), initiator=False)
+
+
+class _NoKeys:
+    """Frames in clear: the connection around them protects them. Spec: KA-14.1-1."""
+
+    steady_frame_bytes = codec.CARRIED_FRAME_BYTES
+
+    def seal(self, header: bytes, packet_number: int, body: bytes) -> bytes:
+        return header + body
+
+    def unseal(self, packet_number: int, data: bytes) -> bytes:
+        return data[codec.TRANSPORT_HEADER_BYTES :]
+
+
+_NO_KEYS: Final = _NoKeys()
+
+
+class _CarriedInitiation:
+    __slots__ = ("init",)
+
+    def __init__(self, session_id: bytes, payload: InitPayload) -> None:
+        plaintext = codec.build_init_payload(payload)
+        self.init = codec.build_carried(FrameType.INIT, session_id, plaintext)
+
+    def complete(self, data: bytes) -> tuple[ResponsePayload, FrameKeys]:
+        _, plaintext = codec.parse_carried(data)
+        return codec.parse_response_payload(plaintext), _NO_KEYS
+
+
+class _OpenedCarriedInit:
+    __slots__ = ("credential", "data", "payload", "sender_session_id")
+
+    def __init__(self, credential: Carried, data: bytes) -> None:
+        self.credential: Credential = credential
+        self.data = data
+        self.sender_session_id, plaintext = codec.parse_carried(data)
+        try:
+            self.payload = codec.parse_init_payload(plaintext)
+        except Refused as refused:
+            # No tag and no session id vouch for INIT: only a whole one is ours. KA-14.1-4.
+            raise Refused(DropReason.NOT_KAUDP, str(refused)) from None
+
+    def respond(self, answer: ResponsePayload, entropy: Entropy) -> tuple[bytes, FrameKeys]:
+        plaintext = codec.build_response_payload(answer)
+        return codec.build_carried(FrameType.RESPONSE, self.sender_session_id, plaintext), _NO_KEYS
