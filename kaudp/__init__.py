@@ -39,6 +39,7 @@ from kaudp.events import (
 from kaudp.io.driver import Driver
 from kaudp.io.entrance import attach_quic, connect, serve
 from kaudp.io.heart import Connection, Server
+from kaudp.io.qlog import QlogFile
 from kaudp.io.sockets import AddressError
 from kaudp.io.udp import Attachment, attach
 from kaudp.wire.keys import KeySource, MasterKey, PresharedKey
@@ -70,6 +71,7 @@ __all__ = [
     "PeerPaused",
     "PeerRestarted",
     "PresharedKey",
+    "QlogFile",
     "QuicError",
     "QuicMode",
     "RoundTrip",

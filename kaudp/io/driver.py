@@ -1,7 +1,7 @@
 """The driver: one endpoint, one transport, one clock; for asyncio and plain sockets alike."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import Final
 
@@ -35,7 +35,7 @@ class Driver:
 
     `transmit(data, addr)` sends at once or drops; a datagram on which it raises OSError is lost and
     counted in `unsent`. Feed what arrives to `receive`, call `wake` when
-    `timeout` seconds have passed, read `events`. What happens is noted in `qlog`, if there is one.
+    `timeout` seconds have passed, read `events`. What happens is noted in each of `qlogs`.
     """
 
     def __init__(
@@ -44,10 +44,10 @@ class Driver:
         transmit: Transmit,
         *,
         clock: Callable[[], int] = now_ns,
-        qlog: Qlog | None = None,
+        qlogs: Sequence[Qlog] = (),
     ) -> None:
         self.endpoint = endpoint
-        self._qlog = qlog
+        self._qlogs = qlogs
         self.unsent = 0
         self._transmit = transmit
         self._read_clock = clock
@@ -61,10 +61,12 @@ class Driver:
 
     def receive(self, data: bytes, addr: Address) -> bool:
         """Take a datagram in. True: it was kaudp's. False: it is the application's."""
-        if self._qlog is not None:
-            consumed = self._receive_noted(data, addr, self._qlog)
-        else:
-            consumed = self.endpoint.receive_datagram(data, addr, self._clock())
+        before = self.endpoint.counters.copy() if self._qlogs else None
+        consumed = self.endpoint.receive_datagram(data, addr, self._clock())
+        if before is not None:
+            refused = self.endpoint.counters - before
+            for qlog in self._qlogs:
+                qlog.frame_received(data, self._now, refused, consumed=consumed)
         if consumed:
             self.flush()
         return consumed
@@ -93,8 +95,8 @@ class Driver:
     def events(self) -> Iterator[Event]:
         """Take the events that wait."""
         while event := self.endpoint.next_event():
-            if self._qlog is not None:
-                self._qlog.event(event)
+            for qlog in self._qlogs:
+                qlog.event(event)
             yield event
 
     def close(self, reason: CloseReason | int = CloseReason.SHUTDOWN) -> None:
@@ -112,12 +114,6 @@ class Driver:
         """The time last given to the core, in ns."""
         return self._now
 
-    def _receive_noted(self, data: bytes, addr: Address, qlog: Qlog) -> bool:
-        before = self.endpoint.counters.copy()
-        consumed = self.endpoint.receive_datagram(data, addr, self._clock())
-        qlog.frame_received(data, self._now, self.endpoint.counters - before, consumed=consumed)
-        return consumed
-
     def _clock(self) -> int:
         """Read the clock; never before what was given to the core."""
         self._now = max(self._now, self._read_clock())
@@ -126,8 +122,8 @@ class Driver:
     def flush(self) -> None:
         """Hand to the transport what the endpoint has to send. KA-8.3-4."""
         for data, addr in self.endpoint.datagrams_to_send():
-            if self._qlog is not None:
-                self._qlog.frame_sent(data, self._now)
+            for qlog in self._qlogs:
+                qlog.frame_sent(data, self._now)
             try:
                 self._transmit(data, addr)
             except OSError:

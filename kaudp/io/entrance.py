@@ -5,17 +5,19 @@ aioquic is imported where QUIC is asked for, and not before: it is the extra `ka
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kaudp.config import Config
 from kaudp.core.endpoint import AcceptHook
 from kaudp.errors import ConfigError
 from kaudp.events import QUIC_ALPN, Mode
 from kaudp.io.heart import Connection, EventCallback, Server, opened
+from kaudp.io.qlog import Qlog, QlogFile
 from kaudp.io.sockets import AddressError, parse_url
 from kaudp.io.udp import UdpConnection, UdpServer
 from kaudp.wire.keys import KeySource, PresharedKey
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
     from kaudp.io.quic.attachment import QuicAttachment
 
 
+Path = str | os.PathLike[str]
+Made = TypeVar("Made")
+
+
 def connect(
     url: str,
     *,
@@ -35,6 +41,7 @@ def connect(
     quic: QuicConfiguration | None = None,
     mode: Mode = "auto",
     alpn: str | Sequence[str] = QUIC_ALPN,
+    qlog: Path | None = None,
 ) -> AbstractAsyncContextManager[Connection]:
     """Keep a heartbeat with a peer, on a socket of its own, for the length of an `async with`.
 
@@ -42,6 +49,7 @@ def connect(
     needs in `quic`, the `mode`, and the `alpn` to offer where `quic` names none. Entering looks
     the name up and sends the first packet; whether anybody answers is told by
     `session.events()`: `SessionUp`, or `ConnectFailed` after `Config.connect_timeout_ms`.
+    What happens is noted in the file `qlog`.
     Raises `AddressError` and `ConfigError`.
     """
     scheme, host, port = parse_url(url)
@@ -51,13 +59,17 @@ def connect(
     if scheme == "udp":
         if key is None or quic is not None:
             raise ConfigError("expected key=, and no quic=, for a udp:// URL")
-        return opened(lambda: UdpConnection(host, port, key, chosen))
+        return _noted(
+            qlog, "client", lambda log: opened(lambda: UdpConnection(host, port, key, chosen, log))
+        )
     if key is not None:
         raise ConfigError("expected no key= for a quic:// URL: TLS authenticates the server")
-    made: AbstractAsyncContextManager[Connection] = _quic("client").connect(
-        host, port, config=chosen, quic=quic, mode=mode, alpn=alpn
+    over_quic = _quic("client").connect
+    return _noted(
+        qlog,
+        "client",
+        lambda log: over_quic(host, port, config=chosen, quic=quic, mode=mode, alpn=alpn, qlog=log),
     )
-    return made
 
 
 def serve(
@@ -69,13 +81,15 @@ def serve(
     max_sessions: int | None = None,
     max_sessions_per_key: int | None = None,
     quic: QuicConfiguration | None = None,
+    qlog: Path | None = None,
 ) -> AbstractAsyncContextManager[Server]:
     """Accept sessions, on a socket of its own, for the length of an `async with`.
 
     `url` is udp://HOST:PORT, which takes `keys`, or quic://HOST:PORT, which takes `quic` with a
     certificate; with both `keys` and `quic` one port serves both. 0.0.0.0 or [::] stand for all
     local addresses, port 0 for a free one. `accept` may be a hook (key id, address) -> bool; on
-    QUIC the key id is empty. The limits override those of `config`.
+    QUIC the key id is empty. The limits override those of `config`. What happens is noted in the
+    file `qlog`.
     Raises `AddressError` and `ConfigError`.
     """
     scheme, host, port = parse_url(url)
@@ -84,12 +98,20 @@ def serve(
     chosen: Config = replace(config or Config.server(), **given)  # type: ignore[arg-type]
     if quic is not None and (scheme == "quic" or keys is not None):
         server = _quic("server").QuicServer
-        return opened(lambda: server(host, port, quic, chosen, accept, keys))
+        return _noted(
+            qlog,
+            "server",
+            lambda log: opened(lambda: server(host, port, quic, chosen, accept, keys, log)),
+        )
     if scheme == "quic":
         raise ConfigError("expected quic=QuicConfiguration(...) with a certificate for quic://")
     if keys is None:
         raise ConfigError("expected keys= for a udp:// URL")
-    return opened(lambda: UdpServer(host, port, keys, chosen, accept))
+    return _noted(
+        qlog,
+        "server",
+        lambda log: opened(lambda: UdpServer(host, port, keys, chosen, accept, log)),
+    )
 
 
 def attach_quic(
@@ -100,13 +122,15 @@ def attach_quic(
     config: Config | None = None,
     context_id: int | None = None,
     on_event: EventCallback | None = None,
+    qlog: Qlog | None = None,
 ) -> QuicAttachment:
     """Link kaudp into a QUIC connection that an application has, before or after its handshake.
 
     In mode auto, PING is all that the peer gets unless its ALPN is kaudp/1 or
     `peer_speaks_kaudp` says that kaudp is attached there too, with the same `context_id` (a
     QUIC variable-length integer, None for kaudp's own). The application's datagrams, streams
-    and pings pass untouched. Events go to `on_event`, or else wait in `events()`.
+    and pings pass untouched. Events go to `on_event`, or else wait in `events()`. What happens is
+    noted in the connection's own qlog, where it has one, and in `qlog`.
     Raises `QuicError` when the connection is up and cannot do what is asked, and `ConfigError`.
     Spec: section 14.
     """
@@ -117,8 +141,25 @@ def attach_quic(
         config=config,
         context_id=context_id,
         on_event=on_event,
+        qlog=qlog,
     )
     return attachment
+
+
+@asynccontextmanager
+async def _noted(
+    path: Path | None,
+    vantage_point: str,
+    make: Callable[[Qlog | None], AbstractAsyncContextManager[Made]],
+) -> AsyncIterator[Made]:
+    """Enter what `make` gives, with a qlog file open as long as that lasts."""
+    if path is None:
+        async with make(None) as made:
+            yield made
+        return
+    with QlogFile(path, vantage_point=vantage_point) as qlog:
+        async with make(qlog) as made:
+            yield made
 
 
 def _quic(module: str) -> Any:  # noqa: ANN401

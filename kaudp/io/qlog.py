@@ -12,12 +12,13 @@ from collections.abc import Callable
 from dataclasses import fields
 from datetime import UTC, datetime
 from enum import Enum
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Self
 from weakref import WeakKeyDictionary
 
 from kaudp.core.session import Session
 from kaudp.errors import ConfigError, DropReason
 from kaudp.events import Event
+from kaudp.io.clock import now_ns
 from kaudp.units import MILLISECOND
 from kaudp.wire.codec import TRANSPORT_TYPES, parse_transport_header
 from kaudp.wire.grammar import FrameType
@@ -64,11 +65,15 @@ class Qlog:
 
 
 class QlogFile(Qlog):
-    """A qlog file of kaudp events. Raises `ConfigError` when it cannot be written."""
+    """A qlog file of kaudp events, to be closed or used in a `with`.
 
-    def __init__(self, path: str | os.PathLike[str], *, vantage_point: str, now: int) -> None:
+    `vantage_point` is "client", "server" or "unknown". Raises `ConfigError` when the file cannot
+    be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, vantage_point: str = "unknown") -> None:
         super().__init__(self._write_event)
-        self._started = now
+        self._started = now_ns()
         try:
             self._file: IO[str] = open(path, "w", encoding="utf-8")  # noqa: SIM115, PTH123
         except OSError as error:
@@ -81,6 +86,12 @@ class QlogFile(Qlog):
     def close(self) -> None:
         """Close the file; what comes after is not noted."""
         self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _write_event(self, now: int, name: str, data: dict[str, Any]) -> None:
         if self._file.closed:

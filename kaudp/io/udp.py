@@ -15,6 +15,7 @@ from kaudp.events import CloseReason, Event, SessionDown, State
 from kaudp.io import sockets
 from kaudp.io.driver import Driver, production_endpoint
 from kaudp.io.heart import Connection, EventCallback, Heart
+from kaudp.io.qlog import Qlog
 from kaudp.io.sockets import AddressError
 from kaudp.wire.keys import KeySource, PresharedKey
 
@@ -25,8 +26,15 @@ TRY_NEXT_S: Final = 2.0
 class _SocketHeart(Heart):
     """A heart on a UDP socket."""
 
-    def __init__(self, endpoint: Endpoint, on_event: EventCallback | None, max_events: int) -> None:
-        super().__init__(Driver(endpoint, self._transmit), on_event, max_events)
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        on_event: EventCallback | None,
+        max_events: int,
+        qlog: Qlog | None,
+    ) -> None:
+        driver = Driver(endpoint, self._transmit, qlogs=() if qlog is None else (qlog,))
+        super().__init__(driver, on_event, max_events)
         self._socket: socket.socket | None = None
 
     def _read_from(self) -> socket.socket | None:
@@ -72,8 +80,10 @@ class _SocketHeart(Heart):
 class UdpConnection(_SocketHeart, Connection):
     """One session on a UDP socket of its own."""
 
-    def __init__(self, host: str, port: int, key: PresharedKey, config: Config) -> None:
-        super().__init__(production_endpoint(config, key), None, config.max_events)
+    def __init__(
+        self, host: str, port: int, key: PresharedKey, config: Config, qlog: Qlog | None
+    ) -> None:
+        super().__init__(production_endpoint(config, key), None, config.max_events, qlog)
         self._host, self._port, self._key = host, port, key
         self._task: asyncio.Task[None] | None = None
         self._hints = asyncio.Event()
@@ -148,10 +158,16 @@ class UdpServer(_SocketHeart):
     """An endpoint that accepts sessions on a UDP socket of its own."""
 
     def __init__(
-        self, host: str, port: int, keys: KeySource, config: Config, accept: bool | AcceptHook
+        self,
+        host: str,
+        port: int,
+        keys: KeySource,
+        config: Config,
+        accept: bool | AcceptHook,
+        qlog: Qlog | None,
     ) -> None:
         asked = _with_plain_addresses(accept) if callable(accept) else accept
-        super().__init__(production_endpoint(config, keys, asked), None, config.max_events)
+        super().__init__(production_endpoint(config, keys, asked), None, config.max_events, qlog)
         self._host, self._port = host, port
 
     @property
@@ -186,8 +202,10 @@ class Attachment(_SocketHeart):
         config: Config,
         accept: bool | AcceptHook,
         on_event: EventCallback | None,
+        qlog: Qlog | None,
     ) -> None:
-        super().__init__(production_endpoint(config, keys, accept), on_event, config.max_events)
+        endpoint = production_endpoint(config, keys, accept)
+        super().__init__(endpoint, on_event, config.max_events, qlog)
         shared = transport.get_extra_info("socket")
         if shared is None:
             raise AddressError("expected a transport over a UDP socket, got one without a socket")
@@ -243,6 +261,7 @@ def attach(
     accept: bool | AcceptHook = False,
     on_event: EventCallback | None = None,
     ahead_of: asyncio.DatagramProtocol | None = None,
+    qlog: Qlog | None = None,
 ) -> Attachment:
     """Link kaudp into a `DatagramProtocol`: call this in `connection_made`.
 
@@ -250,10 +269,11 @@ def attach(
     name the protocol as `ahead_of`, such as an aioquic server or client on the same socket,
     and kaudp takes the first look by itself. Events go to `on_event`, or else wait in
     `attachment.events()`. Without `config` it is `Config.server()` where sessions are accepted,
-    `Config.wan()` elsewhere. No option of the socket is changed. Spec: KA-2-7.
+    `Config.wan()` elsewhere. A `QlogFile` as `qlog` notes what happens.
+    No option of the socket is changed. Spec: KA-2-7.
     """
     chosen = config or (Config.server() if accept else Config.wan())
-    attachment = Attachment(transport, keys, chosen, accept, on_event)
+    attachment = Attachment(transport, keys, chosen, accept, on_event, qlog)
     if ahead_of is not None:
         _look_first(attachment, ahead_of)
     return attachment

@@ -27,9 +27,9 @@ from kaudp.events import (
     QuicMode,
     SessionClosed,
 )
-from kaudp.io.clock import now_ns
 from kaudp.io.driver import Driver, production_endpoint
 from kaudp.io.heart import Connection, EventCallback, Pollable
+from kaudp.io.qlog import Qlog
 from kaudp.io.quic import internals
 from kaudp.io.quic.carriage import Carriage, Taken
 from kaudp.io.quic.carriers import CONTEXT_ID, MAX_CONTEXT_ID
@@ -61,9 +61,11 @@ class QuicAttachment(Connection):
         dedicated: bool,
         accept: bool | AcceptHook,
         on_event: EventCallback | None,
+        qlog: Qlog | None = None,
         on_gone: Callable[["QuicAttachment"], object] | None = None,
     ) -> None:
         self.protocol = protocol
+        self._qlogs = () if qlog is None else (qlog,)
         self._on_gone = on_gone
         self._quic: QuicConnection = internals.connection_of(protocol)
         self._is_client = self._quic.configuration.is_client
@@ -72,6 +74,8 @@ class QuicAttachment(Connection):
         self._speaks_kaudp = peer_speaks_kaudp
         self._dedicated = dedicated
         self._accept = accept
+        if internals.trace(self._quic) is not None:
+            self._qlogs = (*self._qlogs, Qlog(self._note_in_trace))
         self._carried = Carried()
         self._carriage = Carriage(self._quic, context_id, dedicated=dedicated)
         self._alpn: str | None = None
@@ -239,15 +243,16 @@ class QuicAttachment(Connection):
         self._carriage.use(choice.mode)
         self._carried.repeats = choice.mode is not QuicMode.DATAGRAM
         session = self._connect()
-        self._tell(ModeChosen(session, now_ns(), choice.mode, choice.why))
+        self._announce(ModeChosen(session, self._driver.now, choice.mode, choice.why))
         if interval_ms != self._config.interval_ms:
             asked, given = milliseconds(self._config.interval_ms), milliseconds(interval_ms)
             idle, timeout = self._timeouts()
             why = f"QUIC's idle timeout is {idle:.3g} s, its PTO {timeout:.3g} s"
-            self._tell(IntervalAdjusted(session, now_ns(), asked, given, why))
+            self._announce(IntervalAdjusted(session, self._driver.now, asked, given, why))
 
     def _make_driver(self, config: Config, *, accept: bool | AcceptHook) -> Driver:
-        return Driver(production_endpoint(config, self._carried, accept), self._transmit)
+        endpoint = production_endpoint(config, self._carried, accept)
+        return Driver(endpoint, self._transmit, qlogs=self._qlogs)
 
     def _connect(self) -> Session:
         address = internals.peer_address(self._quic)
@@ -306,13 +311,13 @@ class QuicAttachment(Connection):
             self._session = session
             self._carried.repeats = self.mode is not QuicMode.DATAGRAM
             assert self.mode is not None  # noqa: S101
-            self._tell(ModeChosen(session, now_ns(), self.mode, "the peer chose it"))
+            self._announce(ModeChosen(session, self._driver.now, self.mode, "the peer chose it"))
 
     def _move(self, session: Session, address: Address) -> None:
         """Follow QUIC to the peer's new address. Spec: KA-14.8-1."""
         previous = session.address
         self._driver.act(lambda now: session.redirect(address, now))
-        self._tell(PeerAddressChanged(session, now_ns(), previous, address))
+        self._announce(PeerAddressChanged(session, self._driver.now, previous, address))
 
     def _settle(self) -> None:
         """Flush QUIC too, unless aioquic is about to do so itself."""
@@ -332,6 +337,18 @@ class QuicAttachment(Connection):
         if isinstance(event, SessionClosed):
             self._reason = event.reason
 
+    def _announce(self, event: Event) -> None:
+        """Tell an event of this adapter's own."""
+        for qlog in self._qlogs:
+            qlog.event(event)
+        self._tell(event)
+
+    def _note_in_trace(self, now: int, name: str, data: dict[str, Any]) -> None:
+        """Write into aioquic's qlog of the connection; it stamps the time itself."""
+        trace = internals.trace(self._quic)
+        if trace is not None:
+            trace.log_event(category="kaudp", event=name, data=data)
+
     def _read_from(self) -> Pollable | None:
         transport = internals.transport_of(self.protocol)
         return None if transport is None else transport.get_extra_info("socket")
@@ -348,6 +365,7 @@ def attach(
     config: Config | None,
     context_id: int | None,
     on_event: EventCallback | None,
+    qlog: Qlog | None,
 ) -> QuicAttachment:
     """Attach beside an application; see `kaudp.attach_quic`."""
     if not isinstance(protocol, QuicConnectionProtocol):
@@ -366,6 +384,7 @@ def attach(
         dedicated=False,
         accept=True,
         on_event=on_event,
+        qlog=qlog,
     )
 
 

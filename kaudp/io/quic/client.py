@@ -14,6 +14,7 @@ from kaudp.config import Config
 from kaudp.errors import ConfigError
 from kaudp.events import QUIC_ALPN, Mode
 from kaudp.io import sockets
+from kaudp.io.qlog import Qlog
 from kaudp.io.quic.attachment import QuicAttachment
 from kaudp.io.quic.carriers import CONTEXT_ID
 from kaudp.io.quic.modes import parse_mode
@@ -31,6 +32,7 @@ async def connect(
     quic: QuicConfiguration | None,
     mode: Mode,
     alpn: str | Sequence[str],
+    qlog: Qlog | None,
 ) -> AsyncIterator[QuicAttachment]:
     """Keep a heartbeat on a QUIC connection of its own. Raises `AddressError`, `ConfigError`."""
     asked = parse_mode(mode)
@@ -50,6 +52,7 @@ async def connect(
             dedicated=True,
             accept=False,
             on_event=None,
+            qlog=qlog,
         )
         attached.append(attachment)
         return protocol

@@ -17,6 +17,7 @@ from kaudp.errors import ConfigError, DropReason
 from kaudp.events import QUIC_ALPN, CloseReason
 from kaudp.io import sockets
 from kaudp.io.heart import Announcer, Heart
+from kaudp.io.qlog import Qlog
 from kaudp.io.quic import internals
 from kaudp.io.quic.attachment import QuicAttachment
 from kaudp.io.quic.carriers import CONTEXT_ID
@@ -38,12 +39,14 @@ class QuicServer(Announcer):
         config: Config,
         accept: bool | AcceptHook,
         keys: KeySource | None,
+        qlog: Qlog | None,
     ) -> None:
         super().__init__(None, config.max_events)
         self._host, self._port = host, port
         self._config = config
         self._accept = accept
         self._keys = keys
+        self._qlog = qlog
         self._configuration = _configuration(quic)
         self._attachments: set[QuicAttachment] = set()
         self._counted: Counter[DropReason] = Counter()
@@ -110,6 +113,7 @@ class QuicServer(Announcer):
                 accept=self._accept,
                 on_event=self._tell,
                 ahead_of=self._server,
+                qlog=self._qlog,
             )
 
     def _make(
@@ -129,6 +133,7 @@ class QuicServer(Announcer):
             accept=self._accept,
             on_event=self._tell,
             on_gone=self._forget,
+            qlog=self._qlog,
         )
         self._attachments.add(attachment)
         return protocol
