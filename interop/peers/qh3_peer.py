@@ -48,7 +48,8 @@ class Peer(QuicConnectionProtocol):
         self.address = b""
         self.ended = False
         self.changed = asyncio.Event()
-        self._speaks_kaudp = False
+        # What was agreed on, once the handshake is complete.
+        self.alpn: str | None = None
 
     def datagram_received(self, data: bytes | str, addr: Any) -> None:
         # qh3 does not tell where it sends to; the source of the newest packet is as good here.
@@ -70,8 +71,8 @@ class Peer(QuicConnectionProtocol):
 
     def quic_event_received(self, event: QuicEvent) -> None:
         if isinstance(event, HandshakeCompleted):
-            self._speaks_kaudp = event.alpn_protocol == ALPN
-        elif isinstance(event, DatagramFrameReceived) and self._speaks_kaudp:
+            self.alpn = event.alpn_protocol
+        elif isinstance(event, DatagramFrameReceived) and self.alpn == ALPN:
             answer, events = self.side.receive(event.data, self.address)
             if answer is not None:
                 self.send(answer)
@@ -161,25 +162,24 @@ async def run_client(arguments: argparse.Namespace) -> int:
     def create(*args: Any, **kwargs: Any) -> Peer:
         return Peer(*args, side=side, **kwargs)
 
-    try:
-        async with connect(
-            arguments.host,
-            arguments.port,
-            configuration=configuration,
-            create_protocol=create,
-            wait_connected=False,
-        ) as peer:
-            assert isinstance(peer, Peer)
-            await asyncio.wait_for(peer.wait_connected(), CONNECT_TIMEOUT_S)
-            if arguments.alpn == ALPN:
-                return await heartbeat(peer, side, arguments.count)
-            say({"event": "connected"})
-            await peer.until(lambda: False, arguments.count * arguments.interval_ms / 1000)
-            say({"event": "done"})
-            return 0
-    except (ConnectionError, TimeoutError) as error:
-        print(f"qh3_peer: no connection: {error!r}", file=sys.stderr)
-        return 1
+    async with connect(
+        arguments.host,
+        arguments.port,
+        configuration=configuration,
+        create_protocol=create,
+        wait_connected=False,
+    ) as peer:
+        assert isinstance(peer, Peer)
+        await peer.until(lambda: peer.alpn is not None, CONNECT_TIMEOUT_S)
+        if peer.alpn is None:
+            print("qh3_peer: no connection", file=sys.stderr)
+            return 1
+        if peer.alpn == ALPN:
+            return await heartbeat(peer, side, arguments.count)
+        say({"event": "connected"})
+        await peer.until(lambda: False, arguments.count * arguments.interval_ms / 1000)
+        say({"event": "done"})
+        return 0
 
 
 def parser() -> argparse.ArgumentParser:
