@@ -12,6 +12,7 @@ from kaudp.units import MILLISECOND, SECOND
 from kaudp.wire.codec import NO_OPTIONS, Options
 from kaudp.wire.grammar import FrameType
 from kaudp.wire.keys import PresharedKey
+from kaudp.wire.suites import Carried
 
 KEY = PresharedKey(bytes(range(32)))
 MS, S = MILLISECOND, SECOND
@@ -28,17 +29,18 @@ class Pair:
         bob: Config | None = None,
         start: int = 0,
         accept: Any = True,
+        key: PresharedKey | Carried = KEY,
         **conditions: Any,
     ) -> None:
         self.world = World(seed, start=start, conditions=Conditions(**conditions))
         self.alice = self.world.add_node(
-            "alice", alice or Config.wan(), KEY, address=("192.0.2.1", 1000)
+            "alice", alice or Config.wan(), key, address=("192.0.2.1", 1000)
         )
         self.bob = self.world.add_node(
-            "bob", bob or Config.server(), KEY, accept=accept, address=("192.0.2.2", 2000)
+            "bob", bob or Config.server(), key, accept=accept, address=("192.0.2.2", 2000)
         )
         self.session: Session = self.alice.endpoint.connect(
-            self.bob.address, self.world.now, key_id=KEY.key_id
+            self.bob.address, self.world.now, key_id=key.key_id
         )
 
     @property

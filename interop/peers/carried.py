@@ -184,7 +184,7 @@ class _Side:
     """What both sides have in common: identity, parameters, sessions."""
 
     def __init__(self, desired_interval_us: int) -> None:
-        self.ignored = 0
+        self._ignored = 0
         self._instance_id, self._epoch = secrets.token_bytes(8), secrets.token_bytes(8)
         # Willing to be probed at any pace; 3 suspicion probes at once, then 100 ms apart.
         self._parameters = _PARAMETERS.pack(desired_interval_us, 0, 100_000, 3, 0)
@@ -195,8 +195,8 @@ class _Side:
         try:
             return self._receive(_frame_type(frame), frame, address)
         except RefusedError:
-            self.ignored += 1
-            return None, []
+            self._ignored += 1
+            return None, [{"event": "ignored", "total": self._ignored}]
 
     def _receive(self, kind: int, frame: bytes, address: bytes) -> tuple[bytes | None, list[Event]]:
         session = self._sessions.get(frame[4:12])
@@ -217,6 +217,9 @@ class Responder(_Side):
         if kind == INIT:
             return self._respond(frame, address), []
         answer, events = super()._receive(kind, frame, address)
+        if kind == REPLY:
+            # It counts as received; but this side never asks.
+            return answer, []
         if kind == PROBE and frame[4:12] not in self._begun:
             self._begun.add(frame[4:12])
             events.insert(0, {"event": "session"})

@@ -135,6 +135,9 @@ async def heartbeat(peer: Peer, side: Initiator, count: int) -> int:
             planned += side.interval_us / 1_000_000
             await peer.until(lambda: session.over, planned - loop.time())
         await peer.until(lambda: session.confirmed == session.sent, PTO_S)
+        if session.over:
+            # The peer closed the session. It closes the connection too, once it has the answer.
+            await peer.until(lambda: False, PTO_S)
         reason = option(CLOSE_REASON, bytes(2))
         for _ in range(3):
             if session.over or peer.ended:
@@ -153,7 +156,7 @@ async def run_client(arguments: argparse.Namespace) -> int:
         alpn_protocols=[arguments.alpn],
         idle_timeout=30.0,
         max_datagram_frame_size=MAX_DATAGRAM_FRAME_SIZE,
-        # TLS names no addresses (RFC 6066, section 3): this one goes by its name in the certificate.
+        # TLS names no addresses (RFC 6066, section 3): this one goes by its certificate's name.
         server_name="localhost" if arguments.host == "127.0.0.1" else arguments.host,
         verify_mode=ssl.CERT_REQUIRED,
     )

@@ -14,6 +14,7 @@ from kaudp.core.paths import Address
 from kaudp.events import Event
 from kaudp.sim.link import Conditions, Link
 from kaudp.wire.keys import KeySource
+from kaudp.wire.suites import Carried
 
 
 class Node:
@@ -53,7 +54,7 @@ class World:
         self,
         name: str,
         config: Config,
-        keys: KeySource,
+        keys: KeySource | Carried,
         *,
         accept: bool | AcceptHook = False,
         address: Address | None = None,

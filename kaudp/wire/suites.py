@@ -62,70 +62,80 @@ def initiate(
 ) -> Initiation:
     """Begin a handshake."""
     if isinstance(credential, Carried):
-        return _CarriedInitiation(session_id, payload)
-    return _NoiseInitiation(credential, session_id, payload, entropy)
+        return CarriedInitiation(session_id, payload)
+    return NoiseInitiation(credential, session_id, payload, entropy)
 
 
 def open_init(credential: Credential, data: bytes) -> OpenedInit:
     """Verify an INIT, or raise `Refused`; by hashing alone where there is a key. KA-4.2-4."""
     if isinstance(credential, Carried):
-        return _OpenedCarriedInit(credential, data)
-    return _OpenedNoiseInit(credential, data)
+        return OpenedCarriedInit(credential, data)
+    return OpenedNoiseInit(credential, data)
 
 
-class _NoiseInitiation:
-    __slots__ = ("_noise", "init")
+class NoiseInitiation:
+    """Noise's messages in INIT and RESPONSE, from the initiator's side. Spec: 4.2, 4.3."""
+
+    __slots__ = ("init", "noise")
 
     def __init__(
         self, psk: PresharedKey, session_id: bytes, payload: InitPayload, entropy: Entropy
     ) -> None:
         prologue = codec.build_init_prologue(session_id, psk.key_id)
-        self._noise = Initiator(psk.secret, prologue, entropy(EPHEMERAL_SECRET_BYTES))
-        self.init = prologue + self._noise.write_message_1(codec.build_init_payload(payload))
+        self.noise = Initiator(psk.secret, prologue, entropy(EPHEMERAL_SECRET_BYTES))
+        self.init = prologue + self.noise.write_message_1(codec.build_init_payload(payload))
 
     def complete(self, data: bytes) -> tuple[ResponsePayload, FrameKeys]:
+        """Open RESPONSE, or raise `Refused`. Spec: KA-4.3-6."""
         header = codec.parse_response_header(data)
         sealed = codec.sealed_payload_of(FrameType.RESPONSE, data)
-        plaintext, secrets = self._noise.read_message_2(header.ephemeral, sealed)
+        plaintext, secrets = self.noise.read_message_2(header.ephemeral, sealed)
         return codec.parse_response_payload(plaintext), session_keys(secrets, initiator=True)
 
 
-class _OpenedNoiseInit:
-    __slots__ = ("_noise", "credential", "data", "payload", "sender_session_id")
+class OpenedNoiseInit:
+    """An INIT whose Noise tag has verified. Spec: KA-4.2-4."""
+
+    __slots__ = ("credential", "data", "noise", "payload", "sender_session_id")
 
     def __init__(self, psk: PresharedKey, data: bytes) -> None:
         header = codec.parse_init_header(data)
-        self._noise = Responder(psk.secret, data[: codec.INIT_PROLOGUE_BYTES])
+        self.noise = Responder(psk.secret, data[: codec.INIT_PROLOGUE_BYTES])
         sealed = codec.sealed_payload_of(FrameType.INIT, data)
-        plaintext = self._noise.read_message_1(header.ephemeral, sealed)
+        plaintext = self.noise.read_message_1(header.ephemeral, sealed)
         self.credential: Credential = psk
         self.data = data
         self.sender_session_id = header.sender_session_id
         self.payload = codec.parse_init_payload(plaintext)
 
     def respond(self, answer: ResponsePayload, entropy: Entropy) -> tuple[bytes, FrameKeys]:
+        """Seal the RESPONSE, or raise `Refused`. Spec: KA-4.3-7."""
         plaintext = codec.build_response_payload(answer)
-        message = self._noise.write_message_2(entropy(EPHEMERAL_SECRET_BYTES), plaintext)
+        message = self.noise.write_message_2(entropy(EPHEMERAL_SECRET_BYTES), plaintext)
         response = codec.build_response(self.sender_session_id, *message)
-        return response, session_keys(self._noise.split(), initiator=False)
+        return response, session_keys(self.noise.split(), initiator=False)
 
 
-class _NoKeys:
+class NoKeys:
     """Frames in clear: the connection around them protects them. Spec: KA-14.1-1."""
 
     steady_frame_bytes = codec.CARRIED_FRAME_BYTES
 
     def seal(self, header: bytes, packet_number: int, body: bytes) -> bytes:
+        """Give a whole transport frame."""
         return header + body
 
     def unseal(self, packet_number: int, data: bytes) -> bytes:
+        """Give the body of a transport frame."""
         return data[codec.TRANSPORT_HEADER_BYTES :]
 
 
-_NO_KEYS: Final = _NoKeys()
+NO_KEYS: Final = NoKeys()
 
 
-class _CarriedInitiation:
+class CarriedInitiation:
+    """An exchange of parameters in clear, from the initiator's side. Spec: section 14.1."""
+
     __slots__ = ("init",)
 
     def __init__(self, session_id: bytes, payload: InitPayload) -> None:
@@ -133,11 +143,14 @@ class _CarriedInitiation:
         self.init = codec.build_carried(FrameType.INIT, session_id, plaintext)
 
     def complete(self, data: bytes) -> tuple[ResponsePayload, FrameKeys]:
+        """Read RESPONSE, or raise `Refused`."""
         _, plaintext = codec.parse_carried(data)
-        return codec.parse_response_payload(plaintext), _NO_KEYS
+        return codec.parse_response_payload(plaintext), NO_KEYS
 
 
-class _OpenedCarriedInit:
+class OpenedCarriedInit:
+    """An INIT that a QUIC connection carried. Spec: section 14.1."""
+
     __slots__ = ("credential", "data", "payload", "sender_session_id")
 
     def __init__(self, credential: Carried, data: bytes) -> None:
@@ -151,5 +164,6 @@ class _OpenedCarriedInit:
             raise Refused(DropReason.NOT_KAUDP, str(refused)) from None
 
     def respond(self, answer: ResponsePayload, entropy: Entropy) -> tuple[bytes, FrameKeys]:
+        """Write the RESPONSE."""
         plaintext = codec.build_response_payload(answer)
-        return codec.build_carried(FrameType.RESPONSE, self.sender_session_id, plaintext), _NO_KEYS
+        return codec.build_carried(FrameType.RESPONSE, self.sender_session_id, plaintext), NO_KEYS

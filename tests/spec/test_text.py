@@ -117,7 +117,10 @@ def test_a_must_is_cited_by_code_and_by_a_test(identifier: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["Init", "InitPayload", "Response", "ResponsePayload", "Cookie", "Transport", "Body"],
+    [
+        *("Init", "InitPayload", "Response", "ResponsePayload", "Cookie", "Transport", "Body"),
+        *("CarriedInit", "CarriedResponse"),
+    ],
 )
 def test_diagrams_show_the_grammar(name: str) -> None:
     """KA-3.1-6."""
@@ -144,6 +147,13 @@ def test_the_tables_of_response_show_the_grammar() -> None:
     frame, payload = section("3.4").split("Its payload:")
     assert_table_shows(table(frame, "field"), grammar.Response)
     assert_table_shows(table(payload, "field"), grammar.ResponsePayload)
+
+
+def test_the_tables_of_carried_frames_show_the_grammar() -> None:
+    """KA-14.1-1."""
+    init, response = section("14.1").split("RESPONSE:\n")
+    assert_table_shows(table(init, "field"), grammar.CarriedInit)
+    assert_table_shows(table(response, "field"), grammar.CarriedResponse)
 
 
 def assert_table_shows(rows: list[list[str]], structure: Any) -> None:

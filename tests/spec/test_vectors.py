@@ -24,7 +24,7 @@ from kaudp.wire.grammar import FrameType, OptionType
 from kaudp.wire.keys import MasterKey, PresharedKey
 from kaudp.wire.noise import Initiator, Responder
 from kaudp.wire.seal import SessionKeys, session_keys, traffic_key
-from kaudp.wire.suites import open_init
+from kaudp.wire.suites import NoiseInitiation, OpenedNoiseInit, open_init
 
 FOLDER = Path(__file__).parents[2] / "spec" / "vectors"
 NAMES = ("frames", "handshake", "derivations", "cadence", "replay", "rtt")
@@ -173,22 +173,27 @@ def test_handshakes(vector: dict[str, Any]) -> None:
     assert opened.sender_session_id.hex() == vector["initiator"]["session_id"]
     assert opened.payload.epoch.hex() == vector["initiator"]["epoch"]
     assert opened.payload.old_session_id.hex() == vector["init_payload"]["old_session_id"]
-    answer = codec.parse_response_payload(bytes.fromhex(vector["response_plaintext"]))
-    ephemeral = bytes.fromhex(vector["responder"]["ephemeral_private"])
-    sent, responder_keys = opened.respond(answer, lambda size: ephemeral)
+    assert isinstance(opened, OpenedNoiseInit)
+    sent = codec.build_response(
+        opened.sender_session_id,
+        *opened.noise.write_message_2(
+            bytes.fromhex(vector["responder"]["ephemeral_private"]),
+            bytes.fromhex(vector["response_plaintext"]),
+        ),
+    )
     assert sent == response
     assert len(response) <= len(init)
     response_header = codec.parse_response_header(response)
     sealed = codec.sealed_payload_of(FrameType.RESPONSE, response)
     plaintext, secrets = initiator.read_message_2(response_header.ephemeral, sealed)
     assert plaintext.hex() == vector["response_plaintext"]
-    
+
+    assert secrets == opened.noise.split()
     assert [part.hex() for part in secrets] == [vector["s_i"], vector["s_r"]]
     assert traffic_key(secrets.initiator_to_responder).hex() == vector["key_i"]
     assert traffic_key(secrets.responder_to_initiator).hex() == vector["key_r"]
     for frame, initiated in ((vector["probe"], False), (vector["reply"], True)):
-        keys = session_keys(secrets, initiator=True) if initiated else responder_keys
-        assert isinstance(keys, SessionKeys)
+        keys = session_keys(secrets, initiator=initiated)
         data = bytes.fromhex(frame["frame"])
         number = codec.parse_transport_header(data).packet_number
         assert (
@@ -227,7 +232,8 @@ def test_refused_responses(vector: dict[str, Any]) -> None:
     noise = initiator_of(vector)
     noise.write_message_1(init_plain(vector))
     attempt = object.__new__(Attempt)
-    attempt._noise = noise
+    attempt._side = object.__new__(NoiseInitiation)
+    attempt._side.noise = noise
     attempt.session_id = bytes.fromhex(vector["initiator"]["session_id"])
     with pytest.raises(Refused) as refused:
         receive_response(attempt, bytes.fromhex(vector["response"]))

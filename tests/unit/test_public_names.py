@@ -7,6 +7,7 @@ from kaudp.events import Event
 
 PUBLIC = {
     *("AddressError", "Attachment", "CloseReason", "Config", "ConfigError", "ConnectFailed"),
+    *("IntervalAdjusted", "ModeChosen", "QlogFile", "QuicError", "QuicMode", "attach_quic"),
     *("Connection", "DetectorKind", "DownReason", "Driver", "DropReason", "Endpoint", "Event"),
     *("KaudpError", "KeyFormatError", "KeySource", "MasterKey", "OwnAddressChanged"),
     *("PeerAddressChanged", "PeerPaused", "PeerRestarted", "PresharedKey", "RoundTrip", "Server"),

@@ -56,6 +56,7 @@ type event struct {
 	Port         int     `json:"port,omitempty"`
 	PacketNumber uint64  `json:"packet_number,omitempty"`
 	Reason       *uint16 `json:"reason,omitempty"`
+	Total        uint64  `json:"total,omitempty"`
 }
 
 // canonical gives the canonical bytes of an address (9.2).
@@ -259,6 +260,7 @@ func (r *responder) receive(frame, address []byte) ([]byte, []event) {
 	answer, events, err := r.accept(frame, address)
 	if err != nil {
 		r.ignored++
+		events = []event{{Event: "ignored", Total: r.ignored}}
 	}
 	return answer, events
 }

@@ -197,10 +197,10 @@ export class Session {
 
 // What both sides have in common: identity, parameters, sessions by the id that this side chose.
 class Side {
-  ignored = 0;
   instanceId = randomBytes(8);
   epoch = randomBytes(8);
   sessions = new Map();
+  #ignored = 0;
 
   constructor(desiredIntervalUs) {
     this.parameters = parameters(desiredIntervalUs);
@@ -212,8 +212,8 @@ class Side {
       return this.accept(frameType(frame), frame, address);
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
-      this.ignored += 1;
-      return {};
+      this.#ignored += 1;
+      return { events: [{ event: 'ignored', total: this.#ignored }] };
     }
   }
 
@@ -236,6 +236,8 @@ export class Responder extends Side {
   accept(kind, frame, address) {
     if (kind === INIT) return { answer: this.#respond(frame, address) };
     const { answer, events = [] } = super.accept(kind, frame, address);
+    // It counts as received; but this side never asks.
+    if (kind === REPLY) return {};
     const id = frame.toString('hex', 4, 12);
     if (kind === PROBE && !this.#begun.has(id)) {
       this.#begun.add(id);

@@ -50,6 +50,7 @@ class Link {
   #local;
   #side;
   #timer;
+  #handedOver;
   #wake = () => {};
 
   constructor(connection, socket, local, side) {
@@ -85,9 +86,10 @@ class Link {
     this.#flush();
   }
 
-  close() {
+  async close() {
     this.#connection.close(true, 0, Buffer.alloc(0));
     this.#flush();
+    await this.#handedOver;
   }
 
   step() {
@@ -137,7 +139,10 @@ class Link {
     for (let sent = this.#connection.send(packet); sent; sent = this.#connection.send(packet)) {
       const [length, { to }] = sent;
       // Node sends later: it needs bytes of its own.
-      this.#socket.send(Buffer.from(packet.subarray(0, length)), to.port, to.host);
+      const bytes = Buffer.from(packet.subarray(0, length));
+      this.#handedOver = new Promise((resolve) => {
+        this.#socket.send(bytes, to.port, to.host, resolve);
+      });
     }
   }
 }
@@ -208,6 +213,8 @@ async function heartbeat(link, side, count) {
       await link.until(over, planned - performance.now());
     }
     await link.until(() => over() || session.confirmed === session.sent, PTO_MS);
+    // Where the peer closed the session, it closes the connection too, once it has the answer.
+    if (over()) await link.until(() => false, PTO_MS);
     for (let sent = 0; sent < 3 && !link.ended && !over(); sent += 1) {
       link.send(session.build(CLOSE, link.address, option(CLOSE_REASON, Buffer.alloc(2))));
       await link.until(over, PTO_MS);
@@ -223,7 +230,7 @@ async function connect({ host, port, ca, alpn, count, 'interval-ms': intervalMs 
   const { socket, local } = await bind(0, '0.0.0.0');
   const id = randomBytes(quiche.MAX_CONN_ID_LEN);
   const config = configure(alpn, { ca });
-  // TLS names no addresses (RFC 6066, section 3): this one goes by its name in the certificate.
+  // TLS names no addresses (RFC 6066, section 3): this one goes by its certificate's name.
   const name = host === '127.0.0.1' ? 'localhost' : host;
   const connection = quiche.Connection.connect(name, id, local, remote, config);
   const side = new Initiator(Number(intervalMs) * 1000);
@@ -245,7 +252,7 @@ async function connect({ host, port, ca, alpn, count, 'interval-ms': intervalMs 
     await link.until(() => false, Number(count) * Number(intervalMs));
     say({ event: 'done' });
   }
-  link.close();
+  await link.close();
   return status;
 }
 

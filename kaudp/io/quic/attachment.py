@@ -69,7 +69,7 @@ class QuicAttachment(Connection):
         self._on_gone = on_gone
         self._quic: QuicConnection = internals.connection_of(protocol)
         self._is_client = self._quic.configuration.is_client
-        self._config = config
+        self._config = self._fitted = config
         self._asked = mode
         self._speaks_kaudp = peer_speaks_kaudp
         self._dedicated = dedicated
@@ -232,22 +232,26 @@ class QuicAttachment(Connection):
         )
         if choice.mode is not QuicMode.PING:
             self._carriage.listen()
+        self._fitted = fitted
         if choice.mode is QuicMode.PING or self._is_client:
             self._driver = self._make_driver(fitted, accept=False)
-            self._initiate(choice, fitted.interval_ms)
+            self._carriage.use(choice.mode)
+            self._introduce(self._connect(), choice)
         else:
             self._driver = self._make_driver(fitted, accept=self._accept)
         self._settle()
 
-    def _initiate(self, choice: Choice, interval_ms: int) -> None:
-        self._carriage.use(choice.mode)
+    def _introduce(self, session: Session, choice: Choice) -> None:
+        """Tell how a session will run. Spec: KA-14.5-1, KA-14.6-1."""
         self._carried.repeats = choice.mode is not QuicMode.DATAGRAM
-        session = self._connect()
         self._announce(ModeChosen(session, self._driver.now, choice.mode, choice.why))
-        if interval_ms != self._config.interval_ms:
-            asked, given = milliseconds(self._config.interval_ms), milliseconds(interval_ms)
-            idle, timeout = self._timeouts()
-            why = f"QUIC's idle timeout is {idle:.3g} s, its PTO {timeout:.3g} s"
+        setting = "interval_ms" if session.initiator else "min_receive_interval_ms"
+        asked, given = getattr(self._config, setting), getattr(self._fitted, setting)
+        if asked != given:
+            idle = internals.idle_timeout(self._quic)
+            timeout = internals.probe_timeout(self._quic)
+            why = f"{setting}: QUIC's idle timeout is {idle:.3g} s, its PTO {timeout:.3g} s"
+            asked, given = milliseconds(asked), milliseconds(given)
             self._announce(IntervalAdjusted(session, self._driver.now, asked, given, why))
 
     def _make_driver(self, config: Config, *, accept: bool | AcceptHook) -> Driver:
@@ -309,9 +313,8 @@ class QuicAttachment(Connection):
         """Take note of the session that the peer has begun."""
         for session in self.sessions:
             self._session = session
-            self._carried.repeats = self.mode is not QuicMode.DATAGRAM
             assert self.mode is not None  # noqa: S101
-            self._announce(ModeChosen(session, self._driver.now, self.mode, "the peer chose it"))
+            self._introduce(session, Choice(self.mode, "the peer chose it"))
 
     def _move(self, session: Session, address: Address) -> None:
         """Follow QUIC to the peer's new address. Spec: KA-14.8-1."""
@@ -352,9 +355,6 @@ class QuicAttachment(Connection):
     def _read_from(self) -> Pollable | None:
         transport = internals.transport_of(self.protocol)
         return None if transport is None else transport.get_extra_info("socket")
-
-    def _timeouts(self) -> tuple[float, float]:
-        return internals.idle_timeout(self._quic), internals.probe_timeout(self._quic)
 
 
 def attach(

@@ -3,12 +3,14 @@
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from kaudp.config import Config
+from kaudp.config import MAX_DETECTION_TIME, Config, DetectorKind
 from kaudp.errors import ConfigError, QuicError
 from kaudp.events import QUIC_ALPN, Mode, QuicMode
+from kaudp.units import MILLISECOND
 
 MIN_DATAGRAM_FRAME_BYTES: Final = 160
-MAX_INTERVAL_MS: Final = 3_600_000
+
+MIN_INTERVAL_MS: Final = 10
 _MS_PER_S: Final = 1_000
 
 
@@ -62,8 +64,9 @@ def choose(
 
 def fit(config: Config, *, idle_timeout_s: float, probe_timeout_s: float) -> Config:
     """Bring the intervals into what QUIC's own timers allow. Spec: KA-14.6-1."""
-    least = min(int(1.5 * probe_timeout_s * _MS_PER_S) + 1, MAX_INTERVAL_MS)
-    most = int(min(max(idle_timeout_s / 2 * _MS_PER_S, least), MAX_INTERVAL_MS))
+    legal = _longest_legal_interval_ms(config)
+    least = int(max(MIN_INTERVAL_MS, min(1.5 * probe_timeout_s * _MS_PER_S + 1, legal)))
+    most = int(min(max(idle_timeout_s / 2 * _MS_PER_S, least), legal))
     interval = max(min(config.interval_ms, most), least)
     return replace(
         config,
@@ -71,3 +74,9 @@ def fit(config: Config, *, idle_timeout_s: float, probe_timeout_s: float) -> Con
         min_receive_interval_ms=min(config.min_receive_interval_ms, most),
         deadline_ms=max(config.deadline_ms, interval),
     )
+
+
+def _longest_legal_interval_ms(config: Config) -> int:
+    """Tell how far QUIC, whose PTO a peer may raise, can stretch an interval. KA-11-1."""
+    left = MAX_DETECTION_TIME // MILLISECOND - config.min_suspicion_ms
+    return left if config.detector is DetectorKind.DEADLINE else left // config.multiplier

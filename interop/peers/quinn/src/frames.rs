@@ -3,7 +3,6 @@
 //! Written from the specification alone: it shares nothing with the library or the other peers.
 
 use std::collections::VecDeque;
-use std::convert::TryInto;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
@@ -57,9 +56,15 @@ pub fn canonical(address: SocketAddr) -> Vec<u8> {
     bytes
 }
 
+fn ignored(total: u64) -> String {
+    format!(r#"{{"event":"ignored","total":{total}}}"#)
+}
+
 fn random8() -> Id {
     let mut bytes = [0; 8];
-    SystemRandom::new().fill(&mut bytes).expect("the system has random bytes");
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .expect("the system has random bytes");
     bytes
 }
 
@@ -250,17 +255,12 @@ impl Session {
     }
 
     fn answer(&mut self, number: u64, room: usize, address: &[u8]) -> Outcome {
-        let mut lines = Vec::new();
-        if !self.begun {
-            self.begun = true;
-            lines.push(r#"{"event":"session"}"#.to_string());
-        }
-        lines.push(format!(r#"{{"event":"probe","packet_number":{number}}}"#));
+        let line = format!(r#"{{"event":"probe","packet_number":{number}}}"#);
         let mut options = option(ADDRESS_SEEN, address);
         if room < TRANSPORT_BYTES + options.len() {
             options.clear();
         }
-        (Some(self.build(REPLY, address, &options)), lines)
+        (Some(self.build(REPLY, address, &options)), vec![line])
     }
 
     fn reply(&mut self, number: u64, confirms: u64, frame: &[u8], now: u32) -> String {
@@ -284,7 +284,7 @@ impl Session {
 
 /// The side of a connection that answers INIT.
 pub struct Responder {
-    pub ignored: u64,
+    ignored: u64,
     instance: Id,
     epoch: Id,
     /// Oldest first; with each, its own id, the INIT that made it and the answer.
@@ -305,7 +305,7 @@ impl Responder {
     pub fn receive(&mut self, frame: &[u8], address: &[u8]) -> Outcome {
         self.accept(frame, address).unwrap_or_else(|Refused| {
             self.ignored += 1;
-            (None, vec![])
+            (None, vec![ignored(self.ignored)])
         })
     }
 
@@ -316,7 +316,17 @@ impl Responder {
             _ => {
                 let id = id_at(frame, 4);
                 let found = self.sessions.iter_mut().find(|(own, ..)| *own == id);
-                found.ok_or(Refused)?.3.receive(frame, address)
+                let session = &mut found.ok_or(Refused)?.3;
+                let (answer, mut lines) = session.receive(frame, address)?;
+                if frame[1] == PROBE && !session.begun {
+                    session.begun = true;
+                    lines.insert(0, r#"{"event":"session"}"#.to_string());
+                }
+                if frame[1] == REPLY {
+                    // It counts as received; but this side never asks.
+                    lines.clear();
+                }
+                Ok((answer, lines))
             }
         }
     }
@@ -342,14 +352,15 @@ impl Responder {
             response.extend(seen);
         }
         let session = Session::new(peer);
-        self.sessions.push_back((own, init.to_vec(), response.clone(), session));
+        self.sessions
+            .push_back((own, init.to_vec(), response.clone(), session));
         Ok(response)
     }
 }
 
 /// The side of a connection that sends INIT: one session, once.
 pub struct Initiator {
-    pub ignored: u64,
+    ignored: u64,
     pub interval_us: u32,
     /// The same bytes at each retry.
     pub init: Vec<u8>,
@@ -367,14 +378,20 @@ impl Initiator {
             // Makes room for ADDRESS_SEEN in the RESPONSE.
             option(PAD, &[0; 19]),
         ];
-        Initiator { ignored: 0, interval_us, init: init.concat(), session: None, id }
+        Initiator {
+            ignored: 0,
+            interval_us,
+            init: init.concat(),
+            session: None,
+            id,
+        }
     }
 
     /// Takes what came in a DATAGRAM frame; garbage is counted and changes nothing.
     pub fn receive(&mut self, frame: &[u8], address: &[u8]) -> Outcome {
         self.accept(frame, address).unwrap_or_else(|Refused| {
             self.ignored += 1;
-            (None, vec![])
+            (None, vec![ignored(self.ignored)])
         })
     }
 

@@ -35,7 +35,9 @@ impl Flags {
     fn parse(arguments: &[String], names: &[&str]) -> Self {
         let mut flags = HashMap::new();
         for pair in arguments.chunks(2) {
-            let name = pair[0].strip_prefix("--").filter(|name| names.contains(name));
+            let name = pair[0]
+                .strip_prefix("--")
+                .filter(|name| names.contains(name));
             match (name, pair.get(1)) {
                 (Some(name), Some(value)) => {
                     flags.insert(name.to_string(), value.clone());
@@ -108,7 +110,10 @@ async fn serve(flags: Flags) -> Fallible<i32> {
     let mut tls = rustls::ServerConfig::builder()
         .with_safe_defaults()
         .with_no_client_auth()
-        .with_single_cert(certificates(flags.text("cert"))?, private_key(flags.text("key"))?)?;
+        .with_single_cert(
+            certificates(flags.text("cert"))?,
+            private_key(flags.text("key"))?,
+        )?;
     tls.alpn_protocols = vec![flags.alpn().into()];
     let mut config = ServerConfig::with_crypto(Arc::new(tls));
     config.transport = transport()?;
@@ -166,7 +171,10 @@ async fn heartbeat(connection: &Connection, side: &mut Initiator, count: u64) ->
     let mut retry = Duration::from_millis(500);
     while side.session.is_none() && !ended() && Instant::now() < deadline {
         send(connection, side.init.clone());
-        until(connection, side, Instant::now() + retry, |session| session.is_some()).await;
+        until(connection, side, Instant::now() + retry, |session| {
+            session.is_some()
+        })
+        .await;
         retry *= 2;
     }
     let mut probes = 0;
@@ -181,9 +189,15 @@ async fn heartbeat(connection: &Connection, side: &mut Initiator, count: u64) ->
         until(connection, side, planned, over).await;
     }
     let answered = |session: Option<&Session>| {
-        session.map_or(true, |session| session.over || session.confirmed == session.sent)
+        session.map_or(true, |session| {
+            session.over || session.confirmed == session.sent
+        })
     };
     until(connection, side, Instant::now() + PTO, answered).await;
+    if over(side.session.as_ref()) {
+        // The peer closed the session. It closes the connection too, once it has the answer.
+        until(connection, side, Instant::now() + PTO, |_| false).await;
+    }
     for _ in 0..3 {
         match side.session.as_mut() {
             Some(session) if !session.over && !ended() => {
@@ -201,9 +215,16 @@ async fn heartbeat(connection: &Connection, side: &mut Initiator, count: u64) ->
 async fn connect(flags: Flags) -> Fallible<i32> {
     let (host, port): (&str, u16) = (flags.text("host"), flags.number("port"));
     let (count, interval_ms): (u64, u32) = (flags.number("count"), flags.number("interval-ms"));
-    // TLS names no addresses (RFC 6066, section 3): this one goes by its name in the certificate.
-    let name = if host == "127.0.0.1" { "localhost" } else { host };
-    let remote = (host, port).to_socket_addrs()?.find(SocketAddr::is_ipv4).ok_or("no address")?;
+    // TLS names no addresses (RFC 6066, section 3): this one goes by its certificate's name.
+    let name = if host == "127.0.0.1" {
+        "localhost"
+    } else {
+        host
+    };
+    let remote = (host, port)
+        .to_socket_addrs()?
+        .find(SocketAddr::is_ipv4)
+        .ok_or("no address")?;
     let mut roots = RootCertStore::empty();
     for certificate in certificates(flags.text("ca"))? {
         roots.add(&certificate)?;
@@ -246,7 +267,11 @@ async fn main() {
     if let Some(mode) = flags.0.get("mode").filter(|mode| *mode != "datagram") {
         fail(127, &format!("no mode {mode}"));
     }
-    let outcome = if arguments[0] == "serve" { serve(flags).await } else { connect(flags).await };
+    let outcome = if arguments[0] == "serve" {
+        serve(flags).await
+    } else {
+        connect(flags).await
+    };
     match outcome {
         Ok(status) => exit(status),
         Err(error) => fail(1, &error.to_string()),
