@@ -134,7 +134,7 @@ async def heartbeat(peer: Peer, side: Initiator, count: int) -> int:
             probes += 1
             planned += side.interval_us / 1_000_000
             await peer.until(lambda: session.over, planned - loop.time())
-        await peer.until(lambda: session.confirmed == session.sent, PTO_S)
+        await peer.until(lambda: session.over or session.confirmed == session.sent, PTO_S)
         if session.over:
             # The peer closed the session. It closes the connection too, once it has the answer.
             await peer.until(lambda: False, PTO_S)

@@ -2,12 +2,13 @@
 
 import argparse
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, Final, NoReturn
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, NamedTuple, NoReturn
 
 from kaudp.cli.output import Output
 from kaudp.config import Config
 from kaudp.errors import KaudpError
+from kaudp.io.sockets import SCHEMES
 
 EXIT_USAGE: Final = 2
 PRESETS: Final[Mapping[str, Callable[..., Config]]] = {
@@ -29,6 +30,23 @@ Run = Callable[[Arguments, Output], int]
 
 class UsageError(KaudpError):
     """What was typed is of no use; the message says what was expected and what was given."""
+
+
+class Target(NamedTuple):
+    """What is to be pinged: by udp or quic, and HOST:PORT."""
+
+    scheme: str
+    address: str
+
+    @property
+    def url(self) -> str:
+        """The whole of it."""
+        return f"{self.scheme}://{self.address}"
+
+    @property
+    def name(self) -> str:
+        """How it is shown: UDP goes without saying."""
+        return self.address if self.scheme == "udp" else self.url
 
 
 class Parser(argparse.ArgumentParser):
@@ -61,9 +79,13 @@ def add_command(
     return parser
 
 
-def peer_address(text: str) -> str:
-    """Check HOST:PORT of a peer. Raises `UsageError`."""
-    return _checked_address(text, "HOST:PORT", lowest_port=1)
+def peer_target(text: str) -> Target:
+    """Check [SCHEME://]HOST:PORT of a peer. Raises `UsageError`."""
+    scheme, separator, address = text.rpartition("://")
+    if separator and scheme not in SCHEMES:
+        raise UsageError(f"expected HOST:PORT, udp://HOST:PORT or quic://HOST:PORT, got {text!r}")
+    form = "[udp:// | quic://]HOST:PORT"
+    return Target(scheme or "udp", _checked_address(address, form, lowest_port=1, given=text))
 
 
 def local_address(text: str) -> str:
@@ -72,11 +94,18 @@ def local_address(text: str) -> str:
     return _checked_address(whole, "[HOST:]PORT", lowest_port=0, given=text)
 
 
-def preset(text: str) -> str:
-    """Check the name of a preset. Raises `UsageError`."""
-    if text not in PRESETS:
-        raise UsageError(f"expected a preset of {', '.join(PRESETS)}, got {text!r}")
-    return text
+def one_of(names: Iterable[str], what: str) -> Callable[[str], str]:
+    """Make the type of names out of a list."""
+
+    def parse(text: str) -> str:
+        if text not in names:
+            raise UsageError(f"expected {what} of {', '.join(names)}, got {text!r}")
+        return text
+
+    return parse
+
+
+preset: Final = one_of(PRESETS, "a preset")
 
 
 def number(low: float, high: float, what: str, unit: str) -> Callable[[str], float]:

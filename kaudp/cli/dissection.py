@@ -67,16 +67,21 @@ def dissect(data: bytes, keys: OpeningKeys) -> Dissection:
 def _read_header(data: bytes, result: Dissection) -> None:
     # A type that does not exist is refused by the grammar of transport frames, with the reason.
     structure = _STRUCTURES.get(data[1] if len(data) > 1 else 0, grammar.Transport)
-    _read_section("header", structure, data, result, DropReason.NOT_KAUDP)
+    read_section("header", structure, data, result, DropReason.NOT_KAUDP)
     frame_type = FrameType(data[1])
     least = _least_bytes(frame_type)
     most = least if frame_type is FrameType.COOKIE else grammar.MAX_FRAME_BYTES
-    if not least <= len(data) <= most:
+    check_length(frame_type, len(data), least, most)
+    result.frame_type = frame_type
+
+
+def check_length(frame_type: FrameType, size: int, least: int, most: int) -> None:
+    """Refuse a frame that is too short or too long for its type."""
+    if not least <= size <= most:
         raise Refused(
             DropReason.NOT_KAUDP,
-            f"length: expected {least} to {most} bytes for {frame_type.name}, got {len(data)}",
+            f"length: expected {least} to {most} bytes for {frame_type.name}, got {size}",
         )
-    result.frame_type = frame_type
 
 
 def _read_init_payload(psk: PresharedKey, data: bytes, result: Dissection) -> None:
@@ -90,8 +95,8 @@ def _read_init_payload(psk: PresharedKey, data: bytes, result: Dissection) -> No
         if header.key_id != psk.key_id:
             return  # Sealed under another key, about which nothing is known.
         raise _bad_tag("sealed_payload", "the pre-shared key") from None
-    _read_section("payload", grammar.InitPayload, plaintext, result)
-    with _pinpointed(result):
+    read_section("payload", grammar.InitPayload, plaintext, result)
+    with pinpointed(result):
         codec.parse_init_payload(plaintext)
 
 
@@ -99,8 +104,8 @@ def _read_transport(traffic: Sequence[AESGCM], data: bytes, result: Dissection) 
     header = codec.parse_transport_header(data)
     opened = _open(traffic, header, data)
     if opened is not None:
-        _read_section("body", grammar.Body, opened[1], result)
-        with _pinpointed(result):
+        read_section("body", grammar.Body, opened[1], result)
+        with pinpointed(result):
             opened[0].accept(header, opened[1], 0)
     elif header.flags:
         raise Refused(DropReason.RESERVED_FLAG, next(_offences(result.sections)))
@@ -122,7 +127,7 @@ def _open(
     return None
 
 
-def _read_section(
+def read_section(
     name: str,
     structure: Struct,
     data: bytes,
@@ -162,7 +167,7 @@ def _parse_options(data: bytes) -> tuple[list[Container], ConstructError | None]
 
 
 @contextmanager
-def _pinpointed(result: Dissection) -> Iterator[None]:
+def pinpointed(result: Dissection) -> Iterator[None]:
     """Name the field for which the receiver's own check refuses a frame, where it is one field."""
     try:
         yield

@@ -11,10 +11,13 @@ from kaudp.events import (
     CloseReason,
     ConnectFailed,
     Event,
+    IntervalAdjusted,
+    ModeChosen,
     OwnAddressChanged,
     PeerAddressChanged,
     PeerPaused,
     PeerRestarted,
+    QuicMode,
     SessionClosed,
     SessionDown,
     SessionHalfOpen,
@@ -22,6 +25,8 @@ from kaudp.events import (
     SessionUp,
     State,
 )
+
+_DURATIONS: Final = ("duration", "asked", "interval")
 
 
 class Kind(NamedTuple):
@@ -41,10 +46,13 @@ def _up(event: SessionUp) -> str:
 def _closed(event: SessionClosed) -> str:
     reason = event.reason
     name = reason.name if isinstance(reason, CloseReason) else f"{reason:#06x}"
-    return f"{name}, by the peer" if event.by_peer else f"{name}, by this side"
+    closer = "by the peer" if event.by_peer else "by this side"
+    return f"{name}, {closer}" + (f"; {event.detail}" if event.detail else "")
 
 
 def _connect_failed(event: ConnectFailed) -> str:
+    if event.detail:
+        return event.detail
     hint = "; the network reported the address unreachable" if event.unreachable else ""
     return f"nobody answered the handshake{hint}"
 
@@ -56,6 +64,10 @@ def _own_address(event: OwnAddressChanged) -> str:
 
 def _paused(event: PeerPaused) -> str:
     return f"no judgement for {span(event.duration)}" if event.duration else "the pause is over"
+
+
+def _interval(event: IntervalAdjusted) -> str:
+    return f"warning: {span(event.interval)} instead of {span(event.asked)}: {event.why}"
 
 
 KINDS: Final[dict[type[Event], Kind]] = {
@@ -77,6 +89,8 @@ KINDS: Final[dict[type[Event], Kind]] = {
     ),
     OwnAddressChanged: Kind("OWN_ADDRESS_CHANGED", None, _own_address),
     PeerPaused: Kind("PEER_PAUSED", None, _paused),
+    ModeChosen: Kind("MODE", None, lambda event: f"{event.mode.value}: {event.why}"),
+    IntervalAdjusted: Kind("INTERVAL_ADJUSTED", None, _interval),
 }
 
 
@@ -92,9 +106,10 @@ def say_event(event: Event, output: Output, *, peer: bool) -> None:
 
 def event_facts(event: Event) -> dict[str, Any]:
     """Give an event as plain values; durations in seconds."""
+    peer = event.session.address
     facts: dict[str, Any] = {
         "time": wall_time(event.time).isoformat(timespec="milliseconds"),
-        "peer": address_text(event.session.address),
+        "peer": None if peer is None else address_text(peer),
         "event": type(event).__name__,
     }
     for field in fields(event)[2:]:
@@ -103,10 +118,12 @@ def event_facts(event: Event) -> dict[str, Any]:
 
 
 def _plain(name: str, value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, QuicMode):
+        return value.value
     if isinstance(value, Enum):
         return value.name
-    if name == "duration":
+    if name in _DURATIONS:
         return seconds(value)
-    if value is None or isinstance(value, int):
+    if value is None or isinstance(value, int | str):
         return value
     return address_text(value)

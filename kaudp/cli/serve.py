@@ -5,7 +5,7 @@ from collections import Counter
 from typing import Final
 
 import kaudp
-from kaudp.cli import keys
+from kaudp.cli import keys, quic
 from kaudp.cli.arguments import (
     PRESETS,
     Arguments,
@@ -20,7 +20,7 @@ from kaudp.cli.output import Output
 from kaudp.cli.stopping import run_until, stop_on_signals
 from kaudp.cli.wording import address_text, amount
 from kaudp.config import Config
-from kaudp.errors import DropReason
+from kaudp.errors import DropReason, KeyFormatError
 from kaudp.events import SessionUp, State
 from kaudp.wire.keys import PresharedKey
 
@@ -35,7 +35,8 @@ def add_to(commands: Commands) -> None:
         run,
         summary="Answer heartbeats and print a line per event, until Ctrl-C.",
         examples="  kaudp serve 4711 --key-file kaudp.key\n"
-        "  kaudp serve [::]:4711 --key-file kaudp.key --preset lan",
+        "  kaudp serve [::]:4711 --key-file kaudp.key --preset lan\n"
+        "  kaudp serve 4433 --quic --self-signed --cert cert.pem --cert-key key.pem",
     )
     parser.add_argument(
         "address",
@@ -52,36 +53,69 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--preset", type=preset, default="server", help="|".join(PRESETS) + " (default server)"
     )
+    parser.add_argument("--qlog", metavar="FILE", help="note what happens in FILE, as qlog")
     keys.add_options(parser)
+    quic.add_server_options(parser)
 
 
 def run(arguments: Arguments, output: Output) -> int:
     """Serve until a signal comes."""
-    key = keys.required_key(arguments)
-    return asyncio.run(_serve(arguments, key, output))
+    key = _key_beside_quic(arguments) if arguments.quic else keys.required_key(arguments)
+    certificate = quic.server_certificate(arguments)
+    return asyncio.run(_serve(arguments, key, certificate, output))
 
 
-async def _serve(arguments: Arguments, key: PresharedKey, output: Output) -> int:
+def _key_beside_quic(arguments: Arguments) -> PresharedKey | None:
+    """Give the key if there is one; a certificate's is mistaken for it easily."""
+    try:
+        return keys.optional_key(arguments)
+    except KeyFormatError as error:
+        raise KeyFormatError(f"{error}; the certificate's goes with --cert-key") from None
+
+
+async def _serve(
+    arguments: Arguments,
+    key: PresharedKey | None,
+    certificate: quic.Certificate | None,
+    output: Output,
+) -> int:
     stop = stop_on_signals()
     async with kaudp.serve(
-        f"udp://{arguments.address}",
+        f"{'udp' if certificate is None else 'quic'}://{arguments.address}",
         keys=key,
         config=_config(arguments),
+        quic=None if certificate is None else quic.server_configuration(certificate),
+        qlog=arguments.qlog,
     ) as server:
         journal = _Journal(server, output)
-        where = address_text(server.address)
-        output.say(
-            "listening",
-            f"listening on {where}, preset {arguments.preset}, key id {key.key_id.hex()}",
-            address=where,
-            preset=arguments.preset,
-            key_id=key.key_id.hex(),
-        )
+        _say_listening(server, arguments, key, output)
+        if certificate is not None:
+            quic.say_certificate(certificate, arguments, output)
         await run_until(journal.follow(), stop)
         await server.close()
         await journal.follow()
         journal.conclude()
     return 0
+
+
+def _say_listening(
+    server: kaudp.Server, arguments: Arguments, key: PresharedKey | None, output: Output
+) -> None:
+    where = address_text(server.address)
+    key_id = None if key is None else key.key_id.hex()
+    carriers = ["UDP"] * (key is not None) + ["QUIC"] * arguments.quic
+    words = [f"listening on {where}"]
+    words += [" and ".join(carriers)] * arguments.quic
+    words.append(f"preset {arguments.preset}")
+    words += [f"key id {key_id}"] * (key is not None)
+    output.say(
+        "listening",
+        ", ".join(words),
+        address=where,
+        preset=arguments.preset,
+        carriers=[carrier.lower() for carrier in carriers],
+        key_id=key_id,
+    )
 
 
 def _config(arguments: Arguments) -> Config:

@@ -98,22 +98,23 @@ class Channel:
         self._note_age(now)
         self.last_sent += 1
         self._sent_at = now
-        highest = self.window.highest
-        body = Body(
+        window = self.window
+        highest = window.highest
+        body = codec.pack_body(
             said.state,
             said.diagnostic,
             said.control_version,
             said.control_ack,
-            self._microseconds(now) & MAX_UINT32,
+            (now - self._birth) // MICROSECOND & MAX_UINT32,
             self._echo_time,
             min((now - self._arrival) // MICROSECOND, MAX_UINT32) if highest else 0,
             highest,
-            self.window.count,
+            window.count,
             said.address_hash,
             options,
         )
         header = codec.build_transport_header(frame_type, self.remote_id, self.last_sent)
-        return self._keys.seal(header, self.last_sent, codec.build_body(body))
+        return self._keys.seal(header, self.last_sent, body)
 
     def unseal(self, header: TransportHeader, data: bytes) -> bytes:
         """Verify the tag and give the plaintext, or raise `Refused`."""

@@ -35,6 +35,7 @@ class Liveness:
         self.peer_state = State.UP
         self.response_time = ResponseTime()
         self.interval = milliseconds(config.interval_ms)
+        self.judged_interval = self.interval
         self.rx_at = now
         self.round_trip_at = now
         self.suspicions = 0
@@ -71,11 +72,7 @@ class Liveness:
         wait = self._detector.longest_wait(self.judged_interval)
         return max(wait, self.judged_interval + 2 * self.pto + self._min_suspicion)
 
-    @property
-    def judged_interval(self) -> int:
-        """T as judgements take it. Spec: KA-8.1-2."""
-        own = self._config.interval_ms if self._initiator else 0
-        return min(self.interval, milliseconds(max(self._config.max_peer_interval_ms, own)))
+    
 
     @property
     def suspicion_probes(self) -> int:
@@ -88,10 +85,17 @@ class Liveness:
         return self._traffic_replaces_probes
 
     def agree(self, own: Parameters, peer: Parameters) -> None:
-        """Take over what the handshake told. Spec: KA-8.1-1, KA-7.4-2, KA-7.4-4, KA-8.5-1."""
+        """Take over what the handshake told.
+
+        `judged_interval` is T as judgements take it. Spec: KA-8.1-1, KA-8.1-2, KA-7.4-2,
+        KA-7.4-4, KA-8.5-1.
+        """
         wanted, allowed = (own, peer) if self._initiator else (peer, own)
         agreed = MICROSECOND * max(wanted.desired_interval_us, allowed.min_receive_interval_us)
         self.interval = max(agreed, MIN_INTERVAL)
+        own_ms = self._config.interval_ms if self._initiator else 0
+        most_ms = max(self._config.max_peer_interval_ms, own_ms)
+        self.judged_interval = min(self.interval, milliseconds(most_ms))
         self._least_spacing = max(
             milliseconds(self._config.suspicion_interval_ms),
             min(peer.suspicion_interval_us * MICROSECOND, self.judged_interval),
@@ -128,7 +132,8 @@ class Liveness:
         self.rearm_overdue(now)
 
     def confirmed(self, packet_number: int, date: int, now: int) -> None:
-        """Move the round-trip fact by fresh evidence. Spec: KA-7.1-3, KA-7.2-3, KA-7.3-2."""
+        """Move both facts by fresh evidence. Spec: KA-7.1-2, KA-7.1-3, KA-7.2-3, KA-7.3-2."""
+        self.rx_at = now
         self.round_trip_at = max(self.round_trip_at, date)
         if packet_number >= self._last_probe:
             self._awaited = None
@@ -152,7 +157,7 @@ class Liveness:
         if self._suspended:
             return
         missed = self._timers.armed(Timer.OVERDUE)
-        if missed is not None:
+        if missed is not None and now - missed > LATE_TIMER:
             # A frame that waited while we did not run comes in before the timer that is late.
             self.excuse_stall(missed, now)
         if self.state is State.UP:

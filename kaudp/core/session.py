@@ -68,6 +68,7 @@ CLOSE_TRANSMISSIONS: Final = 3
 OPTION_HEADER_BYTES: Final = 2
 ADDRESS_OPTION_BYTES: Final = OPTION_HEADER_BYTES + 19
 
+_STATES: Final = tuple(State)
 _DIAGNOSTICS: Final = {State.DOWN: 1, State.HALF_OPEN: 2}
 
 
@@ -477,11 +478,11 @@ class Session:
         if evidence is not None and evidence.is_new and evidence.fresh_number:
             self._learn_round_trip(evidence, now)
             live.response_time.sample(evidence.response_time)
-        if fresh or header.type != FrameType.REPLY:
-            live.heard(now)
         if evidence is not None and evidence.is_new and fresh:
             self._unreachable = False
             live.confirmed(evidence.packet_number, evidence.date, now)
+        elif fresh or header.type != FrameType.REPLY:
+            live.heard(now)
 
     def _learn_round_trip(self, evidence: Evidence, now: int) -> None:
         if evidence.rtt is None:
@@ -492,7 +493,7 @@ class Session:
 
     def _learn_peer(self, body: Body, address: Address, now: int) -> None:
         """Take over what the newest frame says of the peer and of its view of us."""
-        self._liveness.peer_state = State(body.state)
+        self._liveness.peer_state = _STATES[body.state]
         self._learn_peer_address(body, address, now)
         self._learn_own_address(body, now)
         self._pause.confirmed_by(body.control_ack)
@@ -588,7 +589,7 @@ class Session:
             and (pause_ms := self._pause.remaining_ms(now)) is not None
         ):
             options = options._replace(pause_ms=pause_ms)
-        if not any(value is not None for value in options):
+        if options is not NO_OPTIONS and not any(value is not None for value in options):
             options = NO_OPTIONS
         frame = channel.build(frame_type, self._said(address), now, options)
         self._sent += 1

@@ -5,6 +5,7 @@ from enum import IntEnum
 from typing import Final, Generic, Protocol, TypeVar
 
 SWEEP_FROM: Final = 64
+EXACT_UP_TO: Final = 16
 
 
 class Timer(IntEnum):
@@ -53,11 +54,12 @@ class TimerTable:
 
     def pop_due(self, now: int) -> tuple[Timer, int] | None:
         """Take the earliest timer that is due, with its deadline."""
-        due = min(((at, timer) for timer, at in self._deadlines.items() if at <= now), default=None)
-        if due is None:
+        earliest = self.next()
+        if earliest is None or earliest > now:
             return None
-        del self._deadlines[due[1]]
-        return due[1], due[0]
+        at, timer = min((at, timer) for timer, at in self._deadlines.items() if at == earliest)
+        del self._deadlines[timer]
+        return timer, at
 
 
 class Scheduled(Protocol):
@@ -73,7 +75,8 @@ S = TypeVar("S", bound=Scheduled)
 class TimerQueue(Generic[S]):
     """A heap with lazy deadlines: a later deadline moves no entry until the old one comes up.
 
-    So a heartbeat that only puts a deadline off costs no heap operation.
+    So a heartbeat that only puts a deadline off costs no heap operation. While entries are few it
+    is exact instead: there the loop's needless wake-up would cost more.
     """
 
     __slots__ = ("_heap", "_serial", "_stale")
@@ -86,12 +89,19 @@ class TimerQueue(Generic[S]):
     def update(self, item: S) -> None:
         """Take note of the item's present earliest deadline."""
         deadline = item.timers.next()
-        if deadline is None or (item.queued_at is not None and item.queued_at <= deadline):
+        queued = item.queued_at
+        if deadline == queued:
+            return
+        if len(self._heap) - self._stale > EXACT_UP_TO and (
+            deadline is None or (queued is not None and queued <= deadline)
+        ):
             return
         self.discard(item)
-        item.queued_at = deadline
-        self._serial += 1
-        heapq.heappush(self._heap, (deadline, self._serial, item))
+        if deadline is not None:
+            item.queued_at = deadline
+            self._serial += 1
+            heapq.heappush(self._heap, (deadline, self._serial, item))
+        self._uncover()
 
     def discard(self, item: S) -> None:
         """Forget an item. Its entry stays until it comes up, or until half of all are such."""
@@ -105,15 +115,23 @@ class TimerQueue(Generic[S]):
             self._stale = 0
 
     def next(self) -> int | None:
-        """Tell when to look again: never later than the earliest deadline, rarely earlier."""
+        """Tell when to look again: never later than the earliest deadline, rarely earlier.
+
+        Exactly then while entries are few.
+        """
         return self._heap[0][0] if self._heap else None
 
     def pop_due(self, now: int) -> S | None:
         """Take an item whose entry has come up; the caller calls `update` afterwards."""
-        while self._heap and self._heap[0][0] <= now:
-            at, _, item = heapq.heappop(self._heap)
-            if item.queued_at == at:
-                item.queued_at = None
-                return item
+        if not self._heap or self._heap[0][0] > now:
+            return None
+        item = heapq.heappop(self._heap)[2]
+        item.queued_at = None
+        self._uncover()
+        return item
+
+    def _uncover(self) -> None:
+        """Let the entry on top be one that counts."""
+        while self._heap and self._heap[0][2].queued_at != self._heap[0][0]:
+            heapq.heappop(self._heap)
             self._stale -= 1
-        return None

@@ -75,6 +75,7 @@ class Heart(Announcer):
         self.unsent: Counter[str] = Counter()
         self._driver = driver
         self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
+        self._timer_due: int | None = None
         self._deferrals = 0
 
     @property
@@ -107,11 +108,19 @@ class Heart(Announcer):
             self._notice(event)
             self._tell(event)
         self._news.set()
+        self._rearm()
+
+    def _rearm(self) -> None:
+        """Set the loop's timer to the endpoint's next, unless it is set so already."""
+        due = None if self._closed else self._driver.endpoint.next_timer()
         if self._timer is not None:
+            if due == self._timer_due:
+                return
             self._timer.cancel()
             self._timer = None
+        self._timer_due = due
         delay = self._driver.timeout()
-        if delay is not None and not self._closed:
+        if due is not None and delay is not None:
             self._timer = self._loop.call_later(delay, self._wake)
 
     def _notice(self, event: Event) -> None:
@@ -121,8 +130,9 @@ class Heart(Announcer):
         """Run the timers; when late, let the loop read what waits first. Spec: KA-7.7-4."""
         if self._deferrals < READ_BATCH and self._driver.late() and self._readable():
             self._deferrals += 1
-            self._timer = self._loop.call_soon(self._wake)
+            self._timer, self._timer_due = self._loop.call_soon(self._wake), None
             return
+        self._timer = None
         self._deferrals = 0
         self._driver.wake()
         self._settle()

@@ -295,8 +295,36 @@ def parse_body(frame_type: int, plaintext: bytes) -> Body:
 
 def build_body(body: Body) -> bytes:
     """Build the plaintext of a transport frame. Spec: KA-3.6-1."""
-    fixed = _BODY.pack(*body[:-1])
-    return fixed if body.options is NO_OPTIONS else fixed + build_options(body.options)
+    return pack_body(*body)
+
+
+def pack_body(
+    state: int,
+    diagnostic: int,
+    control_version: int,
+    control_ack: int,
+    sent_time: int,
+    echo_time: int,
+    hold_time: int,
+    highest_received: int,
+    received_count: int,
+    address_hash: int,
+    options: Options = NO_OPTIONS,
+) -> bytes:
+    """Build the same of the fields of a `Body`, in order."""
+    fixed = _BODY.pack(
+        state,
+        diagnostic,
+        control_version,
+        control_ack,
+        sent_time,
+        echo_time,
+        hold_time,
+        highest_received,
+        received_count,
+        address_hash,
+    )
+    return fixed if options is NO_OPTIONS else fixed + build_options(options)
 
 
 def parse_init_payload(plaintext: bytes) -> InitPayload:

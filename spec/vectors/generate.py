@@ -59,18 +59,19 @@ def main() -> int:
 
 
 def vector_files() -> Iterator[tuple[Path, str]]:
-    for algorithm, description, tests in (
-        ("frames", FRAMES, frame_tests()),
-        ("handshake", HANDSHAKE, handshake_tests()),
-        ("derivations", DERIVATIONS, derivation_tests()),
-        ("cadence", CADENCE, cadence_tests()),
-        ("replay", REPLAY, replay_tests()),
-        ("rtt", RTT, rtt_tests()),
+    for algorithm, draft, description, tests in (
+        ("frames", 1, FRAMES, frame_tests()),
+        ("handshake", 1, HANDSHAKE, handshake_tests()),
+        ("derivations", 1, DERIVATIONS, derivation_tests()),
+        ("cadence", 1, CADENCE, cadence_tests()),
+        ("replay", 1, REPLAY, replay_tests()),
+        ("rtt", 1, RTT, rtt_tests()),
+        ("carried", 2, CARRIED, carried_tests()),
     ):
         content = {
             "algorithm": algorithm,
             "description": description,
-            "specification": "kaudp/1 draft 1",
+            "specification": f"kaudp/1 draft {draft}",
             "generator": "spec/vectors/generate.py",
             "tests": list(tests),
         }
@@ -1716,6 +1717,784 @@ def jitter_test(name: str, comment: str, samples: list[int]) -> Json:
         steps.append({"jitter": j})
     content = {"function": "jitter", "samples": samples, "steps": steps}
     return described(f"jitter-{name}", "10.1-2", comment, **content)
+
+
+# ---- carried.json: frames inside QUIC (14.1 to 14.3) ----
+
+CARRIED = (
+    "What a QUIC connection brings to a receiver that has chosen `session_id` on it: for the "
+    "session that a transport frame is to name, which has received nothing yet and, unless "
+    "`highest_sent` tells otherwise, has sent what `highest_received` names; or for the handshake "
+    "that awaits a RESPONSE. The receiver's epoch is `epoch`. frame: one frame; where `carrier` "
+    "is udp it came as a UDP payload instead, to a receiver whose session opens with "
+    "`traffic_key`; `header` and `plaintext` (body or payload) are given where the frame is "
+    "consumed, the fields in them where it is valid. datagram: the content of one DATAGRAM frame, "
+    "beside an application that agreed on `context_id`, which is `prefix` on the wire, or on a "
+    "connection of its own where that is null; `frame` is what follows the context id, null where "
+    "the datagram does not begin with it, and what is not consumed is the application's, whole. "
+    "streams: what the peer's streams bring, in this order, to a receiver whose peer is `peer`: "
+    "cut anywhere, it yields `messages`, to be looked at as frames, leaves `application` to the "
+    "application, and counts `malformed`; `ended` is end, reset or null."
+)
+SUITE_CARRIED = 0x00
+CONTEXT_ID = 2**60 + 0x6B617564702F31
+# Twins of what frames.json says of the bodies and options of sealed frames.
+SAME_IN_CLEAR = (
+    *("first-of-session", "fields-", "state-", "diagnostic-", "acknowledges-", "option-"),
+    *("close-", "critical-option-", "probe-with-", "reply-with-"),
+)
+ABOUT_SEALING = {"KA-3.6-1", "KA-4.4-1"}
+
+
+def carried_tests() -> Iterator[Json]:
+    yield from carried_inits()
+    yield from carried_responses()
+    yield from carried_transport_frames()
+    yield from carried_twins()
+    yield from frames_of_the_wrong_kind()
+    yield from carried_datagrams()
+    yield from malformed_streams()
+    yield from message_streams()
+    yield from several_streams()
+
+
+def carried_inits() -> Iterator[Json]:
+    plain = Handshake()
+    for name, requirements, comment, handshake in (
+        ("plain", "14.1-1", "An INIT without options has 52 bytes.", plain),
+        (
+            "longest",
+            "3.1-3 14.1-1",
+            "512 bytes.",
+            replace(plain, init_options=(pad(255), pad(201))),
+        ),
+        (
+            "old-session",
+            "4.3-5 14.1-1",
+            "It names a session to continue.",
+            replace(plain, old_session_id=fixed("session to continue", 8)),
+        ),
+        (
+            "greatest-parameters",
+            "3.3-1",
+            "Every parameter has its greatest value.",
+            replace(plain, init_parameters=GREATEST_PARAMETERS),
+        ),
+        (
+            "smallest-parameters",
+            "3.1-7",
+            "Every parameter has its smallest value.",
+            replace(plain, init_parameters=SMALLEST_PARAMETERS),
+        ),
+        (
+            "unknown-features-and-option",
+            "3.3-1 3.8-1",
+            "A receiver ignores feature bits and skips options that it does not know.",
+            replace(plain, init_parameters={"features": 0xFFFE}, init_options=(unknown(0x7F),)),
+        ),
+        (
+            "16-options",
+            "3.8-6",
+            "As many options as there may be.",
+            replace(plain, init_options=(pad(0),) * 16),
+        ),
+    ):
+        payload = handshake.init_payload()
+        yield carried_test(
+            f"init-{name}", requirements, comment, carried_init(handshake), payload=payload
+        )
+    yield from heads_that_are_none("init", carried_init(plain), minimum=52)
+    longer = carried_init(replace(plain, init_options=(pad(255), pad(202))))
+    yield carried_test("init-513-bytes", "3.1-3", "Longer than any frame.", longer, "not_kaudp")
+    yield carried_test(
+        "init-reflected",
+        "4.2-5",
+        "The epoch is the receiver's own.",
+        carried_init(replace(plain, initiator=replace(INITIATOR, epoch=RESPONDER.epoch))),
+        "own_epoch",
+    )
+    for name, requirements, comment, reason, tail in payload_faults():
+        yield carried_test(
+            f"init-{name}",
+            f"{requirements} 14.1-4",
+            comment,
+            carried_init(replace(plain, init_tail=tail)),
+            reason,
+        )
+    for name in ("desired_interval_us", "suspicion_burst"):
+        yield carried_test(
+            f"init-{name.replace('_', '-')}-0",
+            "3.1-7 14.1-4",
+            "A parameter outside of its legal range.",
+            carried_init(replace(plain, init_parameters={name: 0})),
+            "malformed",
+        )
+
+
+def carried_responses() -> Iterator[Json]:
+    plain = Handshake(response_options=())
+    for name, requirements, comment, handshake in (
+        ("plain", "14.1-1", "A RESPONSE without options has 52 bytes.", plain),
+        ("address-seen", "14.1-1", "It tells the initiator its address.", Handshake()),
+        (
+            "longest",
+            "3.1-3 14.1-1",
+            "512 bytes.",
+            replace(plain, response_options=(pad(255), pad(201))),
+        ),
+        (
+            "greatest-parameters",
+            "3.3-1",
+            "Every parameter has its greatest value.",
+            replace(plain, response_parameters=GREATEST_PARAMETERS),
+        ),
+        (
+            "smallest-parameters",
+            "3.1-7",
+            "Every parameter has its smallest value.",
+            replace(plain, response_parameters=SMALLEST_PARAMETERS),
+        ),
+    ):
+        payload = handshake.response_payload()
+        yield carried_test(
+            f"response-{name}", requirements, comment, carried_response(handshake), payload=payload
+        )
+    yield from heads_that_are_none("response", carried_response(plain), minimum=52)
+    longer = carried_response(replace(plain, response_options=(pad(255), pad(202))))
+    yield carried_test("response-513-bytes", "3.1-3", "Longer than any frame.", longer, "not_kaudp")
+    yield carried_test(
+        "response-of-unknown-session",
+        "14.1-4",
+        "The receiver has chosen no such session id.",
+        carried_response(plain, fixed("unknown session", 8)),
+        "unknown_session",
+    )
+    for name, requirements, comment, reason, tail in payload_faults():
+        yield carried_test(
+            f"response-{name}", requirements, comment, carried_response(plain) + tail, reason
+        )
+    for name in ("desired_interval_us", "suspicion_burst"):
+        yield carried_test(
+            f"response-{name.replace('_', '-')}-0",
+            "3.1-7",
+            "A parameter outside of its legal range.",
+            carried_response(replace(plain, response_parameters={name: 0})),
+            "malformed",
+        )
+
+
+def payload_faults() -> Iterator[tuple[str, str, str, str, bytes]]:
+    """Give name, requirements, comment, reason and options of payloads that are to be dropped."""
+    for name, requirements, comment, reason, tail in (
+        (
+            "critical-option",
+            "3.8-2",
+            "An option that must not be skipped.",
+            "unknown_critical_option",
+            [unknown(0x80, b"must")],
+        ),
+        ("close-reason", "3.8-5", "It belongs to CLOSE.", "malformed", [close_reason(0)]),
+        ("option-twice", "3.8-3", "A known option twice.", "malformed", [pause(1), pause(1)]),
+        ("17-options", "3.8-6", "One too many.", "malformed", [pad(0)] * 17),
+    ):
+        yield name, requirements, comment, reason, b"".join(map(option_bytes, tail))
+    past_the_end = "An option runs past the end of the payload."
+    yield "option-past-the-end", "3.8-3", past_the_end, "malformed", bytes([0x00, 1])
+
+
+def carried_transport_frames() -> Iterator[Json]:
+    for kind, name in ((PROBE, "probe"), (REPLY, "reply")):
+        plain = CarriedFrame(kind)
+        yield carried_frame(f"{name}-plain", "14.1-1", "48 bytes without options.", plain)
+        yield carried_frame(
+            f"{name}-longest",
+            "3.1-3 14.1-1",
+            "512 bytes.",
+            replace(plain, options=(pad(255), pad(205))),
+        )
+    yield carried_frame("close-plain", "3.8-5 14.1-1", "A CLOSE has 52 bytes.", carried_closing())
+    yield carried_frame(
+        "close-longest",
+        "3.1-3 3.8-5",
+        "512 bytes.",
+        replace(carried_closing(), options=(close_reason(0), pad(255), pad(201))),
+    )
+    for number in (1, 2**16, U32):
+        yield carried_frame(
+            f"packet-number-{number}",
+            "14.1-1",
+            "A legal packet number.",
+            CarriedFrame(packet_number=number),
+        )
+    for number in (0, 2**32, 2**63, U64):
+        yield carried_frame(
+            f"packet-number-{number}",
+            "3.6-4 14.1-4",
+            "Out of the legal range of 3.6.",
+            CarriedFrame(packet_number=number),
+            "malformed",
+        )
+    for flags in (0x01, 0x02, 0x40, 0x80, 0xFF):
+        yield carried_frame(
+            f"flags-{flags:02x}",
+            "3.6-3 14.1-4",
+            "A reserved flag is set.",
+            CarriedFrame(flags=flags),
+            "reserved_flag",
+        )
+    yield from heads_that_are_none("probe", CarriedFrame().datagram(), minimum=48)
+    yield from heads_that_are_none("close", carried_closing().datagram()[:48], minimum=48)
+    for kind, name in ((PROBE, "probe"), (REPLY, "reply")):
+        longer = CarriedFrame(kind, options=(pad(255), pad(206)))
+        yield carried_frame(
+            f"{name}-513-bytes", "3.1-3", "Longer than any frame.", longer, "not_kaudp"
+        )
+        stranger = CarriedFrame(kind, session_id=fixed("other session", 8))
+        yield carried_frame(
+            f"{name}-of-unknown-session",
+            "14.1-4",
+            "The receiver has chosen no such session id.",
+            stranger,
+            "unknown_session",
+        )
+    for name, options, reason in (
+        ("16-options", (pad(0),) * 16, None),
+        ("17-options", (pad(0),) * 17, "malformed"),
+    ):
+        yield carried_frame(
+            f"probe-{name}", "3.8-6", "16 is the most.", CarriedFrame(options=options), reason
+        )
+
+
+def carried_twins() -> Iterator[Json]:
+    """Say in clear what frames.json says sealed: header, then body."""
+    for test in frame_tests():
+        if test["plaintext"] is None or not test["id"].startswith(SAME_IN_CLEAR):
+            continue
+        if test["id"] == "option-longest-frame":
+            continue
+        numbers = [name for name in test["requirements"] if name not in ABOUT_SEALING]
+        requirements = " ".join(name.removeprefix("KA-") for name in [*numbers, "KA-14.1-1"])
+        context = {name: test[name] for name in ("highest_sent",) if name in test}
+        yield carried_test(
+            test["id"],
+            requirements,
+            test["comment"],
+            bytes.fromhex(test["aad"] + test["plaintext"]),
+            test["reason"],
+            test.get("flags", ()),
+            body=test["body"],
+            options=test["options"],
+            **context,
+        )
+
+
+def heads_that_are_none(name: str, frame: bytes, minimum: int) -> Iterator[Json]:
+    for length in (0, 1, 3, 4, 11, 12, 19, 20, minimum - 1):
+        yield carried_test(
+            f"{name}-cut-to-{length}",
+            "14.1-4",
+            f"Shorter than {minimum} bytes.",
+            frame[:length],
+            "not_kaudp",
+        )
+    for at, requirements, field_name, values in (
+        (0, "2-1", "magic", (0x00, 0x0A, 0xD0)),
+        (1, "3.1-2", "type", (0x00, 0x03, 0x07, 0x0B, 0xFF)),
+        (2, "3.1-1", "version", (0x01, 0x80, 0x82)),
+    ):
+        for value in values:
+            yield carried_test(
+                f"{name}-{field_name}-{value:02x}",
+                f"{requirements} 14.1-4",
+                "The first four bytes are those of no carried frame.",
+                frame[:at] + bytes([value]) + frame[at + 1 :],
+                "not_kaudp",
+            )
+    if frame[1] in (INIT, RESPONSE):
+        for value in (0x01, 0x02, 0x80, 0xFF):
+            yield carried_test(
+                f"{name}-suite-{value:02x}",
+                "3.1-4 14.1-4",
+                "Inside QUIC the suite is 0.",
+                frame[:3] + bytes([value]) + frame[4:],
+                "not_kaudp",
+            )
+
+
+def frames_of_the_wrong_kind() -> Iterator[Json]:
+    """Sealed frames inside QUIC, and carried ones outside of it."""
+    sealed = Handshake(initiator=replace(INITIATOR, session_id=SESSION_ID))
+    for name, frame in (("init", sealed.init()), ("response", sealed.response())):
+        yield carried_test(
+            f"sealed-{name}",
+            "3.1-4 14.1-1",
+            "A Noise message, of suite 1, has no place inside QUIC.",
+            frame,
+            "not_kaudp",
+        )
+    probe = Frame()
+    # Taken for a body, each part of it is malformed.
+    assert not UP <= probe.datagram()[20] <= CLOSED
+    assert probe.datagram()[-16] < 0x80
+    assert probe.datagram()[-15] > 14
+    yield carried_test(
+        "sealed-probe",
+        "3.7-1 14.1-4",
+        "Its header is that of a carried PROBE; what was sealed is no body.",
+        probe.datagram(),
+        "malformed",
+    )
+    cookie = bytes([MAGIC, COOKIE, VERSION, SUITE_CARRIED]) + SESSION_ID + fixed("cookie", 48)[:32]
+    yield carried_test("cookie", "14.1-1", "There is no COOKIE.", cookie + bytes(16), "not_kaudp")
+    padded = CarriedFrame(options=(pad(20),)).datagram()
+    for name, comment, frame, reason in (
+        ("init", "Outside of QUIC the suite is 1.", carried_init(Handshake()), "not_kaudp"),
+        (
+            "longest-init",
+            "As long as any INIT, but of suite 0.",
+            carried_init(Handshake(init_options=(pad(255), pad(201)))),
+            "not_kaudp",
+        ),
+        (
+            "response",
+            "Outside of QUIC the suite is 1.",
+            carried_response(Handshake(response_options=(pad(100),))),
+            "not_kaudp",
+        ),
+        ("probe", "Shorter than any sealed frame.", CarriedFrame().datagram(), "not_kaudp"),
+        ("padded-probe", "Long enough, but there is no tag in it.", padded, "bad_tag"),
+    ):
+        yield carried_test(
+            f"udp-{name}",
+            "2-3 3.1-4 14.1-2",
+            comment,
+            frame,
+            reason,
+            carrier="udp",
+            traffic_key=TRAFFIC_KEY.hex(),
+        )
+
+
+def carried_datagrams() -> Iterator[Json]:
+    probe = CarriedFrame().datagram()
+    for context_id in (0, 63, 64, 2**14 - 1, 2**14, 2**30 - 1, 2**30, CONTEXT_ID, 2**62 - 1):
+        yield datagram_test(
+            f"context-{context_id}",
+            "14.2-4",
+            "The context id, then a frame.",
+            context_id,
+            varint(context_id) + probe,
+            frame=probe,
+        )
+    prefix = varint(CONTEXT_ID)
+    assert prefix == b"\xd0kaudp/1"
+    for name, frame in (
+        ("init", carried_init(Handshake())),
+        ("close", carried_closing().datagram()),
+        ("longest-probe", CarriedFrame(options=(pad(255), pad(205))).datagram()),
+    ):
+        yield datagram_test(
+            f"default-context-{name}",
+            "14.2-4",
+            "Behind the default context id.",
+            CONTEXT_ID,
+            prefix + frame,
+            frame=frame,
+        )
+    for name, comment, reason, frame in (
+        ("empty", "Nothing follows.", "not_kaudp", b""),
+        ("text", "Something else follows.", "not_kaudp", b"GET / HTTP/0.9\r\n" * 4),
+        ("cut", "The frame is cut short.", "not_kaudp", probe[:47]),
+        (
+            "too-long",
+            "513 bytes follow.",
+            "not_kaudp",
+            CarriedFrame(options=(pad(255), pad(206))).datagram(),
+        ),
+        ("twice", "The context id stands twice.", "not_kaudp", prefix + probe),
+        (
+            "of-unknown-session",
+            "The session id is not the receiver's.",
+            "unknown_session",
+            CarriedFrame(session_id=fixed("other session", 8)).datagram(),
+        ),
+        (
+            "with-wrong-state",
+            "A carried frame by 14.1, though malformed.",
+            "malformed",
+            CarriedFrame(body={"state": 7}).datagram(),
+        ),
+        ("with-flags", "The same.", "reserved_flag", CarriedFrame(flags=1).datagram()),
+    ):
+        yield datagram_test(
+            f"default-context-then-{name}",
+            "14.1-4 14.2-4",
+            comment,
+            CONTEXT_ID,
+            prefix + frame,
+            reason,
+            frame,
+        )
+    for name, comment, context_id, datagram in (
+        ("empty", "No byte at all.", CONTEXT_ID, b""),
+        ("cut-prefix", "A part of the context id.", CONTEXT_ID, prefix[:7]),
+        ("frame-without-context", "A frame, but no context id.", CONTEXT_ID, probe),
+        ("flipped-prefix", "Another context id.", CONTEXT_ID, flip(prefix, 7) + probe),
+        ("http", "An HTTP datagram of stream 0.", CONTEXT_ID, bytes(1) + probe),
+        ("other-context", "One context id for another.", 64, varint(65) + probe),
+        ("cut-short-context", "Half of the context id.", 64, varint(64)[:1]),
+    ):
+        yield datagram_test(
+            f"foreign-{name}",
+            "14.2-4",
+            comment,
+            context_id,
+            datagram,
+            frame=None,
+            foreign=True,
+        )
+    for name, comment, reason, datagram in (
+        ("probe", "One frame and nothing else.", None, probe),
+        ("prefixed", "A context id is not of such a connection.", "not_kaudp", prefix + probe),
+        ("empty", "No byte at all.", "not_kaudp", b""),
+    ):
+        yield datagram_test(
+            f"own-connection-{name}", "14.1-4", comment, None, datagram, reason, datagram
+        )
+
+
+def message_streams() -> Iterator[Json]:
+    probe, reply, close = (
+        frame.datagram() for frame in (CarriedFrame(), CarriedFrame(REPLY), carried_closing())
+    )
+    longest = CarriedFrame(options=(pad(255), pad(205))).datagram()
+    prefix = varint(CONTEXT_ID)
+    for name, comment, frames in (
+        ("no-message", "Only the context id.", ()),
+        ("one-probe", "The shortest message.", (probe,)),
+        ("longest", "The longest message.", (longest,)),
+        ("several", "One after the other.", (carried_init(Handshake()), probe, reply, close)),
+        ("long-and-short", "Lengths of all sizes.", (longest, probe, longest, reply, probe)),
+        ("no-frames", "Legal lengths; what is in them is not looked at.", (bytes(48), bytes(512))),
+    ):
+        for ended in (None, "end"):
+            yield streams_test(
+                f"stream-{name}{'-ended' if ended else ''}",
+                "14.3-1",
+                comment,
+                [event(2, prefix + b"".join(map(message, frames)), ended)],
+                frames,
+            )
+    for context_id in (0, 63, 64, 2**14 - 1, 2**14, 2**30 - 1, 2**30, 2**62 - 1):
+        yield streams_test(
+            f"stream-context-{context_id}",
+            "14.3-1",
+            "The stream begins with the context id.",
+            [event(2, varint(context_id) + message(probe))],
+            (probe,),
+            context_id=context_id,
+        )
+    yield streams_test(
+        "stream-of-server",
+        "14.3-1",
+        "The server's unidirectional streams are 3, 7, 11 and so on.",
+        [event(7, prefix + message(probe))],
+        (probe,),
+        peer="server",
+    )
+    for name, comment, data, ended in (
+        ("empty", "Nothing, and then its end.", b"", "end"),
+        ("other", "It begins otherwise.", b"\x00" + fixed("stream", 30), None),
+        ("cut-context", "It ends within the context id.", prefix[:7], "end"),
+        ("last-byte-differs", "The context id but for its last byte.", flip(prefix, 7), None),
+        ("reset-early", "Reset within the context id.", prefix[:3], "reset"),
+        ("messages-only", "Messages without a context id.", message(probe), None),
+    ):
+        yield streams_test(
+            f"stream-of-application-{name}",
+            "14.3-2",
+            comment,
+            [event(2, data, ended)],
+            (),
+            [event(2, data, ended)],
+        )
+    for name, stream_id, peer in (
+        ("bidirectional", 0, "client"),
+        ("bidirectional-of-server", 1, "server"),
+    ):
+        data = prefix + message(probe)
+        yield streams_test(
+            f"stream-{name}",
+            "14.3-1 14.3-2",
+            "Frames are on unidirectional streams only.",
+            [event(stream_id, data)],
+            (),
+            [event(stream_id, data)],
+            peer=peer,
+        )
+
+
+def malformed_streams() -> Iterator[Json]:
+    probe = CarriedFrame().datagram()
+    prefix = varint(CONTEXT_ID)
+    for length in (0, 1, 47, 513, 0x0B08, U16):
+        yield streams_test(
+            f"stream-length-{length}",
+            "14.3-3",
+            "No frame is that long; what follows is of no interest.",
+            [event(2, prefix + message(probe) + struct.pack(">H", length) + message(probe) * 2)],
+            (probe,),
+            malformed=1,
+        )
+    yield streams_test(
+        "stream-length-0-at-once",
+        "14.3-3",
+        "The first message has an illegal length.",
+        [event(2, prefix + bytes(2)), event(2, message(probe))],
+        (),
+        malformed=1,
+    )
+    for name, tail in (
+        ("length", message(probe)[:1]),
+        ("length-and-no-more", message(probe)[:2]),
+        ("frame", message(probe)[:30]),
+        ("last-byte", message(probe)[:-1]),
+    ):
+        for ended in ("end", "reset"):
+            yield streams_test(
+                f"stream-{ended}-within-{name}",
+                "14.3-3",
+                "The stream ends within a message.",
+                [event(2, prefix + message(probe) + tail, ended)],
+                (probe,),
+                malformed=1,
+            )
+        yield streams_test(
+            f"stream-waits-within-{name}",
+            "14.3-3",
+            "The rest may still come.",
+            [event(2, prefix + message(probe) + tail)],
+            (probe,),
+        )
+    yield streams_test(
+        "stream-reset-between-messages",
+        "14.3-3",
+        "The stream ends, but not within a message.",
+        [event(2, prefix + message(probe), "reset")],
+        (probe,),
+    )
+    yield streams_test(
+        "stream-reset-after-illegal-length",
+        "14.3-3",
+        "The peer ends an abandoned stream: there is no second fault.",
+        [event(2, prefix + struct.pack(">H", 513) + message(probe)), event(2, b"", "reset")],
+        (),
+        malformed=1,
+    )
+
+
+def several_streams() -> Iterator[Json]:
+    first, second, third = (
+        CarriedFrame(packet_number=number).datagram() for number in (101, 102, 103)
+    )
+    prefix = varint(CONTEXT_ID)
+    text = b"the application's own"
+    yield streams_test(
+        "streams-newer-one-counts",
+        "14.3-2",
+        "The peer has opened another stream; the older one yields nothing any more.",
+        [
+            event(2, prefix + message(first)),
+            event(6, prefix + message(second)),
+            event(2, message(third)),
+            event(6, message(third)),
+        ],
+        (first, second, third),
+    )
+    yield streams_test(
+        "streams-older-one-late",
+        "14.3-2",
+        "The older stream arrives after the newer.",
+        [event(6, prefix + message(second)), event(2, prefix + message(first))],
+        (second,),
+    )
+    yield streams_test(
+        "streams-older-until-newer-begins",
+        "14.3-2",
+        "A stream that is cut within the context id does not begin with it yet.",
+        [
+            event(2, prefix + message(first)),
+            event(6, prefix[:5]),
+            event(2, message(second)),
+            event(6, prefix[5:] + message(third)),
+        ],
+        (first, second, third),
+    )
+    yield streams_test(
+        "streams-between-applications",
+        "14.3-2",
+        "The application's streams are left alone.",
+        [
+            event(2, text),
+            event(6, prefix + message(first)),
+            event(10, prefix[:4]),
+            event(2, text, "end"),
+            event(6, message(second)),
+            event(10, text, "reset"),
+        ],
+        (first, second),
+        [event(2, text + text, "end"), event(10, prefix[:4] + text, "reset")],
+    )
+    yield streams_test(
+        "streams-older-after-malformed-newer",
+        "14.3-2 14.3-3",
+        "The newer stream is abandoned at once; what the older one still says is no text.",
+        [
+            event(2, prefix + message(first)),
+            event(6, prefix + bytes(2)),
+            event(2, message(second)),
+        ],
+        (first,),
+        malformed=1,
+    )
+    yield streams_test(
+        "streams-application-resets-unsaid",
+        "14.3-2",
+        "The application's stream is reset before any byte of it came.",
+        [event(6, prefix + message(first)), event(2, b"", "reset")],
+        (first,),
+        [event(2, b"", "reset")],
+    )
+
+
+class CarriedFrame(Frame):
+    """A frame in clear."""
+
+    def datagram(self) -> bytes:
+        return self.header() + self.plaintext()
+
+
+def carried_closing() -> CarriedFrame:
+    return CarriedFrame(CLOSE, (close_reason(0),), body={"state": CLOSED})
+
+
+def carried_init(handshake: Handshake) -> bytes:
+    first_four = bytes([MAGIC, INIT, VERSION, SUITE_CARRIED])
+    return first_four + handshake.initiator.session_id + handshake.init_plaintext()
+
+
+def carried_response(handshake: Handshake, session_id: bytes = SESSION_ID) -> bytes:
+    first_four = bytes([MAGIC, RESPONSE, VERSION, SUITE_CARRIED])
+    return first_four + session_id + handshake.response_plaintext()
+
+
+def varint(number: int) -> bytes:
+    """RFC 9000, section 16: two bits tell whether it is 1, 2, 4 or 8 bytes long."""
+    exponent = next(e for e in range(4) if number < 2 ** (8 * 2**e - 2))
+    length = 2**exponent
+    return (number | exponent << 8 * length - 2).to_bytes(length, "big")
+
+
+def message(frame: bytes) -> bytes:
+    return struct.pack(">H", len(frame)) + frame
+
+
+def event(stream_id: int, data: bytes, ended: str | None = None) -> Json:
+    return {"stream_id": stream_id, "data": data.hex(), "ended": ended}
+
+
+def carried_frame(
+    test_id: str, requirements: str, comment: str, frame: CarriedFrame, reason: str | None = None
+) -> Json:
+    fields = {} if reason else {"body": frame.fields(), "options": list(frame.options)}
+    return carried_test(test_id, requirements, comment, frame.datagram(), reason, **fields)
+
+
+def carried_test(
+    test_id: str,
+    requirements: str,
+    comment: str,
+    frame: bytes,
+    reason: str | None = None,
+    flags: Iterable[str] = (),
+    **content: Any,
+) -> Json:
+    """`content` holds the fields of a valid frame, and what else the receiver is."""
+    consumed = reason not in NOT_CONSUMED
+    transport = len(frame) > 1 and frame[1] in (PROBE, REPLY, CLOSE)
+    start = HEADER_BYTES if transport else 12
+    read = {
+        "header": (header_of(frame) if transport else carried_header(frame)) if consumed else None,
+        "plaintext": frame[start:].hex() if consumed else None,
+        "body": None,
+        "options": None,
+        "payload": None,
+    }
+    given = {"kind": "frame", **receiver(), "carrier": "quic", "frame": frame.hex()}
+    return described(
+        test_id, requirements, comment, flags, **(verdict(reason) | given | read | content)
+    )
+
+
+def receiver() -> Json:
+    return {"session_id": SESSION_ID.hex(), "epoch": RESPONDER.epoch.hex()}
+
+
+def carried_header(frame: bytes) -> Json:
+    magic, kind, version, suite, session_id = struct.unpack_from(">BBBB8s", frame)
+    first_four = {"magic": magic, "type": kind, "version": version, "suite": suite}
+    return first_four | {"session_id": session_id.hex()}
+
+
+def datagram_test(
+    test_id: str,
+    requirements: str,
+    comment: str,
+    context_id: int | None,
+    datagram: bytes,
+    reason: str | None = None,
+    frame: bytes | None = None,
+    *,
+    foreign: bool = False,
+) -> Json:
+    """`foreign`: it does not begin with the context id, which the text counts nowhere."""
+    judged = {"result": "invalid", "reason": None, "consumed": False} if foreign else None
+    given = {
+        "kind": "datagram",
+        **receiver(),
+        "context_id": context_id,
+        "prefix": "" if context_id is None else varint(context_id).hex(),
+        "datagram": datagram.hex(),
+        "frame": None if frame is None else frame.hex(),
+    }
+    return described(test_id, requirements, comment, **((judged or verdict(reason)) | given))
+
+
+def streams_test(
+    test_id: str,
+    requirements: str,
+    comment: str,
+    events: list[Json],
+    messages: Iterable[bytes],
+    application: Iterable[Json] = (),
+    malformed: int = 0,
+    context_id: int = CONTEXT_ID,
+    peer: str = "client",
+) -> Json:
+    return described(
+        test_id,
+        requirements,
+        comment,
+        kind="streams",
+        peer=peer,
+        context_id=context_id,
+        prefix=varint(context_id).hex(),
+        events=events,
+        messages=[one.hex() for one in messages],
+        application=list(application),
+        malformed=malformed,
+    )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import kaudp
-from kaudp.io import sockets, udp
+from kaudp.io import sockets
 from kaudp.io.driver import production_endpoint
 
 KEY = kaudp.PresharedKey(bytes(range(32)))
@@ -219,7 +219,7 @@ def test_a_name_is_looked_up_again_after_down(monkeypatch: pytest.MonkeyPatch) -
             async def look_up(host: str, port: int) -> list[tuple[Any, ...]]:
                 return [(socket.AF_INET, None, None, None, addresses[0])]
 
-            monkeypatch.setattr(udp, "_look_up", look_up)
+            monkeypatch.setattr(sockets, "look_up", look_up)
             async with kaudp.connect("udp://service:1", key=KEY, config=LAN) as connection:
                 await event_of(connection, kaudp.SessionUp)
                 addresses.pop(0)
@@ -504,7 +504,7 @@ def test_a_name_with_several_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
                     for ip in ("127.0.0.9", "127.0.0.1")
                 ]
 
-            monkeypatch.setattr(udp, "_look_up", look_up)
+            monkeypatch.setattr(sockets, "look_up", look_up)
             async with kaudp.connect("udp://service:1", key=KEY, config=LAN) as connection:
                 await event_of(connection, kaudp.SessionUp)
                 assert connection.session.address == ("127.0.0.1", port)

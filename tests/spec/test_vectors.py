@@ -1,12 +1,15 @@
 """The golden vectors of spec/vectors against the code. They were made without it."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import jsonschema
 import pytest
+from aioquic.buffer import encode_uint_var
+from aioquic.quic.events import QuicEvent, StreamDataReceived, StreamReset
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from kaudp.config import Config
@@ -18,16 +21,18 @@ from kaudp.core.paths import address_bytes, address_hash
 from kaudp.core.replay import ReplayWindow
 from kaudp.core.rtt import PTO_INITIAL, ResponseTime, RoundTripTimes
 from kaudp.errors import DropReason, Refused
+from kaudp.io.quic.carriers import DatagramCarrier, Messages
+from kaudp.io.quic.streams import PeerStreams
 from kaudp.wire import codec, grammar
-from kaudp.wire.codec import Body, Options, Parameters
+from kaudp.wire.codec import Body, InitPayload, Options, Parameters, ResponsePayload
 from kaudp.wire.grammar import FrameType, OptionType
 from kaudp.wire.keys import MasterKey, PresharedKey
 from kaudp.wire.noise import Initiator, Responder
 from kaudp.wire.seal import SessionKeys, session_keys, traffic_key
-from kaudp.wire.suites import NoiseInitiation, OpenedNoiseInit, open_init
+from kaudp.wire.suites import Carried, NoiseInitiation, OpenedNoiseInit, open_init
 
 FOLDER = Path(__file__).parents[2] / "spec" / "vectors"
-NAMES = ("frames", "handshake", "derivations", "cadence", "replay", "rtt")
+NAMES = ("frames", "handshake", "derivations", "cadence", "replay", "rtt", "carried")
 
 
 def load(name: str) -> list[dict[str, Any]]:
@@ -358,3 +363,239 @@ def test_estimates(vector: dict[str, Any]) -> None:
         else:
             found = {"jitter": trips.jitter}
         assert found == step
+
+
+# ---- carried ----
+
+HANDSHAKE_TYPES = (FrameType.INIT, FrameType.RESPONSE)
+PEER = ("192.0.2.1", 1)
+PARAMETERS = Parameters(10_000_000, 1_000_000, 100_000, 16, 0)
+# Where the library does otherwise than the text, and what it does.
+DIFFERS = {
+    **dict.fromkeys(
+        (
+            *("init-critical-option", "init-close-reason", "init-option-twice"),
+            *("init-17-options", "init-option-past-the-end"),
+            *("init-desired-interval-us-0", "init-suspicion-burst-0"),
+        ),
+        "an INIT whose payload is not legal is left to the application",
+    ),
+    "stream-reset-after-illegal-length": "the reset of an abandoned stream counts again",
+    "streams-older-after-malformed-newer": "the rest of an older stream goes to the application",
+    "streams-application-resets-unsaid": "a reset below the newest stream is swallowed",
+}
+
+
+def carried(kind: str, *, valid: bool = False) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(
+        "vector",
+        [
+            pytest.param(v, id=v["id"], marks=marks_of(v["id"]))
+            for v in load("carried")
+            if v["kind"] == kind and (not valid or v["result"] == "valid")
+        ],
+    )
+
+
+def marks_of(test_id: str) -> list[pytest.MarkDecorator]:
+    if test_id not in DIFFERS:
+        return []
+    return [pytest.mark.xfail(raises=AssertionError, strict=True, reason=DIFFERS[test_id])]
+
+
+def carried_receiver(vector: dict[str, Any], frame: bytes) -> Endpoint:
+    """Give an endpoint inside QUIC that waits for such a frame under the vector's session id."""
+    drawn = [bytes(8), bytes.fromhex(vector["epoch"]), bytes.fromhex(vector["session_id"])]
+    endpoint = Endpoint(
+        Config.wan(),
+        keys=Carried(),
+        rng=Random(1),
+        entropy=lambda n: drawn.pop(0),
+        accept=True,
+    )
+    if frame[:2] == bytes([grammar.MAGIC, FrameType.INIT]):
+        return endpoint
+    session = endpoint.connect(PEER, 0, key_id=b"")
+    if frame[1:2] != bytes([FrameType.RESPONSE]):
+        said = ResponsePayload(b"the peer", bytes(8), b"another.", PARAMETERS)
+        payload = codec.build_response_payload(said)
+        response = codec.build_carried(FrameType.RESPONSE, drawn_id(vector), payload)
+        assert endpoint.receive_datagram(response, PEER, 0)
+        assert session._channel is not None
+        session._channel.last_sent = vector.get("highest_sent", 0xFFFF_FFFF)
+    list(endpoint.datagrams_to_send())
+    while endpoint.next_event():
+        pass
+    return endpoint
+
+
+def drawn_id(vector: dict[str, Any]) -> bytes:
+    return bytes.fromhex(vector["session_id"])
+
+
+def assert_judged(vector: dict[str, Any], frame: bytes) -> Endpoint:
+    endpoint = carried_receiver(vector, frame)
+    consumed = endpoint.receive_datagram(frame, PEER, 1)
+    counted = {} if vector["reason"] is None else {DropReason(vector["reason"]): 1}
+    assert (consumed, endpoint.counters) == (vector["consumed"], counted)
+    if vector["result"] == "invalid":
+        assert not list(endpoint.datagrams_to_send())
+        assert endpoint.next_event() is None
+    return endpoint
+
+
+@carried("frame")
+def test_carried_frames(vector: dict[str, Any]) -> None:
+    """KA-14.1-1 KA-14.1-2 KA-14.1-4: the endpoint takes what it should, and counts the rest."""
+    frame = bytes.fromhex(vector["frame"])
+    if vector["carrier"] == "udp":
+        refused_on_udp(vector, frame)
+        return
+    endpoint = assert_judged(vector, frame)
+    if vector["result"] == "valid" and frame[1] == FrameType.INIT:
+        ((answer, _),) = endpoint.datagrams_to_send()
+        assert answer[:12] == frame[:1] + bytes([FrameType.RESPONSE]) + frame[2:12]
+
+
+def refused_on_udp(vector: dict[str, Any], frame: bytes) -> None:
+    with pytest.raises(Refused) as refused:
+        open_frame(vector)
+    assert (refused.value.reason.value, refused.value.consumed) == (vector["reason"], False)
+    endpoint = Endpoint(
+        Config.server(), keys=PresharedKey(bytes(32)), rng=Random(1), entropy=bytes, accept=True
+    )
+    assert not endpoint.receive_datagram(frame, PEER, 0)
+
+
+@carried("frame", valid=True)
+def test_carried_frames_parse_and_build(vector: dict[str, Any]) -> None:
+    """KA-14.1-1: every field, and the same bytes from them."""
+    frame, plaintext = bytes.fromhex(vector["frame"]), bytes.fromhex(vector["plaintext"])
+    frame_type, header = codec.classify_carried(frame), vector["header"]
+    assert frame_type == header["type"]
+    if frame_type in HANDSHAKE_TYPES:
+        session_id, rest = codec.parse_carried(frame)
+        assert (session_id.hex(), rest) == (header["session_id"], plaintext)
+        assert codec.build_carried(frame_type, session_id, plaintext) == frame
+        assert codec.response_session_id(frame) == session_id
+        assert parsed_payload(frame_type, rest) == expected_payload(frame_type, vector["payload"])
+        return
+    parsed = codec.parse_transport_header(frame)
+    assert parsed.receiver_session_id.hex() == header["receiver_session_id"]
+    assert (parsed.type, parsed.flags, parsed.packet_number) == (
+        header["type"],
+        header["flags"],
+        header["packet_number"],
+    )
+    body = codec.parse_body(frame_type, frame[codec.TRANSPORT_HEADER_BYTES :])
+    fields = {**vector["body"], "address_hash": int(vector["body"]["address_hash"], 16)}
+    assert body == Body(**fields, options=expected_options(vector["options"]))
+    if rebuilds(vector["options"]):
+        built = codec.build_transport_header(frame_type, *parsed[2:])
+        assert built + codec.build_body(body) == frame
+
+
+def parsed_payload(frame_type: FrameType, plaintext: bytes) -> InitPayload | ResponsePayload:
+    if frame_type is FrameType.INIT:
+        return codec.parse_init_payload(plaintext)
+    return codec.parse_response_payload(plaintext)
+
+
+def expected_payload(
+    frame_type: FrameType, listed: dict[str, Any]
+) -> InitPayload | ResponsePayload:
+    kind = InitPayload if frame_type is FrameType.INIT else ResponsePayload
+    ids = {name: bytes.fromhex(value) for name, value in listed.items() if isinstance(value, str)}
+    parameters = Parameters(*(listed[name] for name in Parameters._fields))
+    return kind(**ids, parameters=parameters, options=expected_options(listed["options"]))
+
+
+@carried("datagram")
+def test_carried_datagrams(vector: dict[str, Any]) -> None:
+    """KA-14.2-4: what follows the context id is judged, and the rest is the application's."""
+    prefix = bytes.fromhex(vector["prefix"])
+    if vector["context_id"] is not None:
+        assert encode_uint_var(vector["context_id"]) == prefix
+    carrier = DatagramCarrier(None, prefix)  # type: ignore[arg-type]
+    frame = carrier.frame(bytes.fromhex(vector["datagram"]))
+    assert (None if frame is None else frame.hex()) == vector["frame"]
+    if frame is not None:
+        assert_judged(vector, frame)
+
+
+Taken = tuple[list[str], dict[int, tuple[bytes, str | None]], int]
+
+
+def stream_events(vector: dict[str, Any], draw: Random | None) -> Iterator[QuicEvent]:
+    """Give the events whole, or cut into pieces."""
+    for event in vector["events"]:
+        stream_id, data = event["stream_id"], bytes.fromhex(event["data"])
+        at = draw.randrange(1, 9) if draw else len(data)
+        while at < len(data):
+            yield StreamDataReceived(data[:at], False, stream_id)
+            data = data[at:]
+            at = draw.randrange(1, 60) if draw else len(data)
+        if data or event["ended"] != "reset":
+            yield StreamDataReceived(data, event["ended"] == "end", stream_id)
+        if event["ended"] == "reset":
+            yield StreamReset(0, stream_id)
+
+
+def sorted_out(vector: dict[str, Any], draw: Random | None) -> Taken:
+    """Let the library sort the streams: messages, what the application got, what was malformed."""
+    streams = PeerStreams(
+        bytes.fromhex(vector["prefix"]), peer_is_client=vector["peer"] == "client"
+    )
+    messages: list[str] = []
+    application: dict[int, tuple[bytes, str | None]] = {}
+    malformed = 0
+    for event in stream_events(vector, draw):
+        taken = streams.take(event)  # type: ignore[arg-type]
+        messages += [frame.hex() for frame in taken.frames]
+        malformed += taken.refused is DropReason.MALFORMED
+        for passed in taken.passed:
+            data, ended = application.get(passed.stream_id, (b"", None))  # type: ignore[attr-defined]
+            assert ended is None
+            if isinstance(passed, StreamDataReceived):
+                data, ended = data + passed.data, "end" if passed.end_stream else None
+            else:
+                ended = "reset"
+            application[passed.stream_id] = (data, ended)  # type: ignore[attr-defined]
+    return messages, application, malformed
+
+
+@carried("streams")
+def test_carried_streams(vector: dict[str, Any]) -> None:
+    """KA-14.3-1 KA-14.3-2 KA-14.3-3: the same, however the streams are cut."""
+    assert encode_uint_var(vector["context_id"]) == bytes.fromhex(vector["prefix"])
+    left = {
+        event["stream_id"]: (bytes.fromhex(event["data"]), event["ended"])
+        for event in vector["application"]
+    }
+    for draw in (None, *map(Random, range(8))):
+        assert sorted_out(vector, draw) == (vector["messages"], left, vector["malformed"]), draw
+
+
+@pytest.mark.parametrize(
+    "vector",
+    [
+        pytest.param(v, id=v["id"])
+        for v in load("carried")
+        if v["kind"] == "streams" and len(v["events"]) == 1 and not v["application"]
+    ],
+)
+@pytest.mark.parametrize("step", [1, 7, 50, 0xFFFF])
+def test_messages_of_a_carried_stream(vector: dict[str, Any], step: int) -> None:
+    """KA-14.3-3: what follows the context id is cut into messages."""
+    (event,) = vector["events"]
+    data = bytes.fromhex(event["data"]).removeprefix(bytes.fromhex(vector["prefix"]))
+    messages, found, refused = Messages(), [], None
+    try:
+        for at in range(0, len(data), step):
+            for frame in messages.frames(data[at : at + step]):
+                found.append(frame.hex())
+    except Refused as error:
+        refused = error.reason
+    assert found == vector["messages"]
+    cut = refused is DropReason.MALFORMED or (event["ended"] is not None and messages.inside)
+    assert cut == vector["malformed"]

@@ -4,9 +4,14 @@
     peer.py connect       URL --key KEY --config JSON [--stats-every SECONDS]
     peer.py control-serve URL --after SECONDS [--after SECONDS ...]
     peer.py control-ask   URL
+    peer.py quic-serve    URL --tls FOLDER [--config JSON] [--after SECONDS ...]
+    peer.py quic-ask      URL --tls FOLDER [--config JSON]
 
-JSON holds the fields of a `kaudp.Config`. The control modes are a plain UDP flow without kaudp:
-one request, then silence, and the answers that far later.
+JSON holds the fields of a `kaudp.Config`. For a quic:// URL `serve` and `connect` take --tls in
+place of --key, the folder of the server's certificate; `connect` also --alpn, what to offer. The
+control modes are a plain UDP flow without kaudp: one request, then silence, and the answers that
+far later. The quic modes are an application of aioquic's, see `applications.py`; kaudp is attached
+to it where there is a configuration.
 
 It prints one JSON line for each event, with the two facts at that time, and statistics now and
 then. It stops on SIGTERM, or when its standard input closes: whoever started it is gone.
@@ -19,17 +24,20 @@ import json
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable, Coroutine
-from dataclasses import asdict, fields
-from enum import Enum
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import kaudp
-
-NUMBERS: dict[kaudp.Session, int] = {}
-FACTS = ("rx_at", "round_trip_at", "probe_timeout", "interval", "stalls")
+from tests.system.applications import (
+    client_configuration,
+    quic_ask,
+    quic_serve,
+    server_configuration,
+)
+from tests.system.telling import attend, now, plain, tell
 
 
 def main() -> None:
@@ -44,12 +52,12 @@ def arguments() -> argparse.Namespace:
     for mode in MODES:
         chosen = modes.add_parser(mode)
         chosen.add_argument("url")
-        if mode in ("serve", "connect"):
-            chosen.add_argument("--key", type=kaudp.PresharedKey.from_text, required=True)
-            chosen.add_argument("--config", type=config_from_text, required=True)
-            chosen.add_argument("--stats-every", type=float, default=1.0)
-        elif mode == "control-serve":
-            chosen.add_argument("--after", type=float, action="append", required=True)
+        chosen.add_argument("--key", type=kaudp.PresharedKey.from_text)
+        chosen.add_argument("--tls", type=Path)
+        chosen.add_argument("--alpn", default="kaudp/1")
+        chosen.add_argument("--config", type=config_from_text)
+        chosen.add_argument("--stats-every", type=float, default=1.0)
+        chosen.add_argument("--after", type=float, action="append", default=[])
     return parser.parse_args()
 
 
@@ -80,35 +88,20 @@ async def perform(given: argparse.Namespace) -> None:
 
 async def serve(given: argparse.Namespace, stop: asyncio.Event) -> None:
     """Accept sessions and tell what becomes of them."""
-    opening = kaudp.serve(given.url, keys=given.key, config=given.config)
+    quic = server_configuration(given.tls) if given.tls else None
+    opening = kaudp.serve(given.url, keys=given.key, config=given.config, quic=quic)
     async with opening as server:
-        await attend(server, lambda: server.sessions, given.stats_every, stop)
+        await attend(server, given.stats_every, stop)
 
 
 async def connect(given: argparse.Namespace, stop: asyncio.Event) -> None:
     """Keep one session and tell what becomes of it."""
-    opening = kaudp.connect(given.url, key=given.key, config=given.config)
+    quic = client_configuration(given.tls) if given.tls else None
+    opening = kaudp.connect(
+        given.url, key=given.key, config=given.config, quic=quic, alpn=given.alpn
+    )
     async with opening as connection:
-        await attend(connection, lambda: [connection.session], given.stats_every, stop)
-
-
-async def attend(
-    heart: kaudp.Server | kaudp.Connection,
-    sessions: Callable[[], list[kaudp.Session]],
-    stats_every: float,
-    stop: asyncio.Event,
-) -> None:
-    """Tell events and statistics until told to stop; a failure in either ends the program."""
-    tell("Ready", now())
-    async with asyncio.TaskGroup() as group:
-        told = [
-            group.create_task(tell_events(heart)),
-            group.create_task(tell_stats(sessions, stats_every)),
-        ]
-        await stop.wait()
-        for task in told:
-            task.cancel()
-    tell("Stopping", now())
+        await attend(connection, given.stats_every, stop)
 
 
 async def control_serve(given: argparse.Namespace, stop: asyncio.Event) -> None:
@@ -142,51 +135,11 @@ async def control_ask(given: argparse.Namespace, stop: asyncio.Event) -> None:
 # Telling.
 
 
-async def tell_events(heart: kaudp.Server | kaudp.Connection) -> None:
-    """Print each event with the facts that it was judged by."""
-    async for event in heart.events():
-        stats = event.session.stats
-        told = {field.name: getattr(event, field.name) for field in fields(event)}
-        told["session"] = number_of(event.session)
-        del told["time"]
-        facts = {name: getattr(stats, name) for name in FACTS}
-        tell(type(event).__name__, event.time, **told, facts=facts)
-
-
-async def tell_stats(sessions: Callable[[], list[kaudp.Session]], every: float) -> None:
-    """Print the statistics of all sessions, again and again."""
-    while True:
-        await asyncio.sleep(every)
-        for session in sessions():
-            tell("Stats", now(), session=number_of(session), **asdict(session.stats))
-
-
 async def tell_heard(sock: socket.socket) -> None:
     """Print what comes to the plain client."""
     while True:
         data = await asyncio.get_running_loop().sock_recv(sock, 2048)
         tell("ControlHeard", now(), after=float(data))
-
-
-def tell(kind: str, at: int, **details: Any) -> None:
-    """Print one line."""
-    shown = {name: plain(value) for name, value in details.items()}
-    print(json.dumps({"kind": kind, "time": at, **shown}), flush=True)
-
-
-def number_of(session: kaudp.Session) -> int:
-    """Tell one session from another: they are counted from 0 as they are first told of."""
-    return NUMBERS.setdefault(session, len(NUMBERS))
-
-
-def plain(value: Any) -> Any:
-    """Give a value that JSON can hold: an enum by its name, an address by its peer's part."""
-    return value.name if isinstance(value, Enum) else getattr(value, "peer", value)
-
-
-def now() -> int:
-    """Tell the time on the scale of the events, which is one for all processes."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 def plain_socket() -> socket.socket:
@@ -208,6 +161,8 @@ MODES: dict[str, Mode] = {
     "connect": connect,
     "control-serve": control_serve,
     "control-ask": control_ask,
+    "quic-serve": quic_serve,
+    "quic-ask": quic_ask,
 }
 
 if __name__ == "__main__":

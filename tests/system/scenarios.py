@@ -10,14 +10,19 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from enum import Enum
 from functools import partial
 from itertools import cycle
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Self
 
 from kaudp import Config, PresharedKey
 from tests.system import bounds
 from tests.system.actors import Actor
+from tests.system.applications import ALPN as APPLICATION
+from tests.system.certificate import make_certificate
 from tests.system.peer import config_to_text
 from tests.system.record import SECOND, Missing, Record, now
 from tests.system.topology import BOTH_WAYS, SERVER, Namespace, Way, network
@@ -28,9 +33,9 @@ EVERY_SECOND = Config.wan(interval_ms=1_000)
 LOSSY = Config.wan(interval_ms=1_000, connect_timeout_ms=60_000)
 RESPONDER = Config.server()
 
-URL = f"udp://{SERVER}:4600"
-ANY_URL = "udp://0.0.0.0:4600"
-CONTROL_URL = f"udp://{SERVER}:4700"
+ANY = "0.0.0.0"
+PORT = 4600
+CONTROL_PORT = 4700
 CONTROL_AFTER_S = (1.0, 15.0)
 SIDES = ("client", "server")
 
@@ -39,7 +44,35 @@ PATIENCE_S = 10
 MAPPING_SAMPLE_S = 2
 FREEZE_S = 8
 ONE_WAY_S = 25
+# With the detection some 34 s: below aioquic's idle timeout of 60 s.
+LONG_CUT_S = 30
 LAST_REPORT_S = 3
+
+
+class Carrier(Enum):
+    """What carries the heartbeats, and who takes part.
+
+    Over UDP and in QUIC datagrams both sides run kaudp, on a socket or connection of their own.
+    With PING the server is an application of aioquic's without kaudp; the client has a connection
+    of kaudp's own. With ATTACHED_PING kaudp is attached to the application's client, and with
+    MUTUAL_PING to both of its ends.
+    """
+
+    UDP = "udp"
+    DATAGRAM = "datagram"
+    PING = "ping"
+    ATTACHED_PING = "attached ping"
+    MUTUAL_PING = "mutual ping"
+
+    @property
+    def scheme(self) -> str:
+        """The scheme of its URLs."""
+        return "udp" if self is Carrier.UDP else "quic"
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """The sides that have a session."""
+        return SIDES[:1] if self in (Carrier.PING, Carrier.ATTACHED_PING) else SIDES
 
 
 class Gate:
@@ -65,13 +98,15 @@ class Stage:
         self.record = record
         self.seconds = seconds
         self.key = PresharedKey.generate().to_text()
-        self._case = case
+        self.case = case
         self._gate = gate
         self._stack = ExitStack()
         self._ends = 0.0
 
     def __enter__(self) -> Self:
-        self.network = self._stack.enter_context(network(self._case.name))
+        self._folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="kaudp-system-")))
+        make_certificate(self._folder, SERVER)
+        self.network = self._stack.enter_context(network(self.case.name))
         return self
 
     def __exit__(
@@ -85,29 +120,39 @@ class Stage:
     # Who takes part.
 
     def pair(self) -> None:
-        """Start a server and a client, and wait until both are UP."""
+        """Start a server and a client, and wait until all sides with a session are UP."""
         since = now()
         self.serve()
-        self.client = self._act(
-            "client", self.network.client, "connect", URL, *self._settings(self._case.client)
-        )
-        self.wait_for("SessionUp", SIDES, since, START_S)
+        url, carrier = self._url(SERVER, PORT), self.case.carrier
+        settings = self._settings(self.case.client)
+        if carrier is Carrier.PING:
+            settings = (*settings, f"--alpn={APPLICATION}")
+        attached = carrier in (Carrier.ATTACHED_PING, Carrier.MUTUAL_PING)
+        mode = "quic-ask" if attached else "connect"
+        self.client = self._act("client", self.network.client, mode, url, *settings)
+        self.wait_for("SessionUp", self.case.sides, since, START_S)
 
     def serve(self) -> None:
         """Start a server and wait until it listens."""
         since = now()
-        self.server = self._act(
-            "server", self.network.server, "serve", ANY_URL, *self._settings(self._case.server)
-        )
+        url, carrier = self._url(ANY, PORT), self.case.carrier
+        settings = self._settings(self.case.server)
+        if carrier is Carrier.ATTACHED_PING:
+            settings = self._talk()
+        elif carrier is Carrier.PING:
+            settings = settings[:1]
+        mode = "serve" if carrier in (Carrier.UDP, Carrier.DATAGRAM) else "quic-serve"
+        self.server = self._act("server", self.network.server, mode, url, *settings)
         self.wait_for("Ready", ("server",), since, START_S)
 
     def control(self) -> None:
-        """Start the flow without kaudp."""
+        """Start the flow without kaudp: of UDP packets, or the application's own."""
         since = now()
-        after = [word for seconds in CONTROL_AFTER_S for word in ("--after", str(seconds))]
-        self._act("answerer", self.network.server, "control-serve", CONTROL_URL, *after)
+        serve, ask = self._url(ANY, CONTROL_PORT), self._url(SERVER, CONTROL_PORT)
+        kind = "control" if self.case.carrier is Carrier.UDP else "quic"
+        self._act("answerer", self.network.server, f"{kind}-serve", serve, *self._talk())
         self.wait_for("Ready", ("answerer",), since, START_S)
-        self._act("asker", self.network.client, "control-ask", CONTROL_URL)
+        self._act("asker", self.network.client, f"{kind}-ask", ask, f"--tls={self._folder}")
 
     def leave(self) -> None:
         """Stop both sides in order."""
@@ -118,7 +163,7 @@ class Stage:
 
     def begin(self) -> None:
         """Wait until all scenarios are ready; the scenario's own time starts here."""
-        self._gate.arrive(self._case.name)
+        self._gate.arrive(self.case.name)
         self._gate.wait(self.record)
         self._ends = time.monotonic() + self.seconds
         self.record.add("stage", "Begin")
@@ -156,14 +201,14 @@ class Stage:
 
     def wait_up(self, sides: Iterable[str], since: int) -> None:
         """Wait for UP, longer than the bound."""
-        bound = bounds.recovery(self._case.client, self._case.server, SECOND) / SECOND
+        bound = bounds.recovery(self.case.client, self.case.server, SECOND) / SECOND
         self.wait_for("SessionUp", sides, since, bound + PATIENCE_S)
 
     def wait_down(self, sides: Iterable[str], since: int) -> None:
         """Wait for DOWN, longer than the bound."""
-        for who, judge in (("client", self._case.client), ("server", self._case.server)):
+        for who, judge in (("client", self.case.client), ("server", self.case.server)):
             if who in sides:
-                bound = bounds.detection(judge, self._case.client, self._case.server, SECOND)
+                bound = bounds.detection(judge, self.case.client, self.case.server, SECOND)
                 self.wait_for("SessionDown", (who,), since, bound / SECOND + PATIENCE_S)
 
     def note_mappings(self) -> None:
@@ -171,9 +216,18 @@ class Stage:
         for mapping in self.network.mappings():
             self.record.add("router", "Mapping", **asdict(mapping))
 
+    def watch_mappings(self) -> None:
+        """Let the scenario's time pass, and write the mappings down again and again."""
+        while self.left():
+            self.note_mappings()
+            self.record.rest(MAPPING_SAMPLE_S)
+        self.record.add("stage", "Watched")
+
     def note_drops(self) -> None:
         """Write down how many frames of the session the router has dropped each way."""
-        drops = {way.name: self.network.frames_dropped(way) for way in BOTH_WAYS}
+        quic = self.case.carrier is not Carrier.UDP
+        dropped = self.network.quic_frames_dropped if quic else self.network.frames_dropped
+        drops = {way.name: dropped(way) for way in BOTH_WAYS}
         self.record.add("router", "Drops", **drops)
 
     def _seen(self, kind: str, who: str, since: int) -> bool:
@@ -193,9 +247,18 @@ class Stage:
         self._stack.callback(actor.stop)
         return actor
 
+    def _url(self, host: str, port: int) -> str:
+        return f"{self.case.carrier.scheme}://{host}:{port}"
+
     def _settings(self, config: Config) -> tuple[str, ...]:
         # One word: one key in 64 begins with "-", and would be taken for an option.
-        return f"--key={self.key}", f"--config={config_to_text(config)}"
+        over_udp = self.case.carrier is Carrier.UDP
+        secret = f"--key={self.key}" if over_udp else f"--tls={self._folder}"
+        return secret, f"--config={config_to_text(config)}"
+
+    def _talk(self) -> tuple[str, ...]:
+        """Give the settings of a server without kaudp that says something now and then."""
+        return f"--tls={self._folder}", *(f"--after={seconds}" for seconds in CONTROL_AFTER_S)
 
 
 def binding(stage: Stage) -> None:
@@ -203,9 +266,7 @@ def binding(stage: Stage) -> None:
     stage.pair()
     stage.control()
     stage.begin()
-    while stage.left():
-        stage.note_mappings()
-        stage.record.rest(MAPPING_SAMPLE_S)
+    stage.watch_mappings()
     frozen = stage.fault("client frozen", lambda: stage.client.send(signal.SIGSTOP))
     stage.note_mappings()
     stage.wait_for("SessionSuspect", ("server",), frozen, PATIENCE_S)
@@ -214,6 +275,28 @@ def binding(stage: Stage) -> None:
     thawed = stage.mend("client thawed", lambda: stage.client.send(signal.SIGCONT))
     stage.wait_up(("server",), thawed)
     stage.record.rest(LAST_REPORT_S)
+
+
+def quic_binding(stage: Stage) -> None:
+    """Beat every 5 s through the same NAT inside QUIC, beside a connection without kaudp."""
+    stage.pair()
+    stage.control()
+    stage.begin()
+    stage.watch_mappings()
+
+
+def rebinding(stage: Stage) -> None:
+    """Let the NAT forget its mappings and give others."""
+    stage.pair()
+    stage.begin()
+    for _ in stage.rounds(10):
+        stage.settle()
+        stage.note_mappings()
+        at = stage.fault("rebound", stage.network.rebind)
+        for who, kind in stage.case.rebinding_told:
+            stage.wait_for(kind, (who,), at, PATIENCE_S)
+        stage.settle(3)
+        stage.note_mappings()
 
 
 def loss(percent: float) -> Callable[[Stage], None]:
@@ -232,18 +315,23 @@ def loss(percent: float) -> Callable[[Stage], None]:
     return script
 
 
-def cut(stage: Stage) -> None:
-    """Cut both ways until both sides have noticed, then mend."""
-    stage.pair()
-    stage.begin()
-    for _ in stage.rounds(22):
+def cut(*holds: float) -> Callable[[Stage], None]:
+    """Give the scenario of both ways cut until all sides have noticed and, in turn, this longer."""
+
+    def script(stage: Stage) -> None:
+        stage.pair()
+        stage.begin()
+        longer = cycle(holds)
+        for _ in stage.rounds(20 + max(holds)):
+            stage.settle()
+            at = stage.fault("both ways cut", stage.network.cut)
+            stage.wait_down(stage.case.sides, at)
+            stage.settle(next(longer))
+            at = stage.mend("both ways", stage.network.mend)
+            stage.wait_up(stage.case.sides, at)
         stage.settle()
-        at = stage.fault("both ways cut", stage.network.cut)
-        stage.wait_down(SIDES, at)
-        stage.settle(2)
-        at = stage.mend("both ways", stage.network.mend)
-        stage.wait_up(SIDES, at)
-    stage.settle()
+
+    return script
 
 
 def one_way(way: Way) -> Callable[[Stage], None]:
@@ -333,11 +421,23 @@ class Case:
     client: Config = EVERY_SECOND
     server: Config = RESPONDER
     seconds: float = 60
+    carrier: Carrier = Carrier.UDP
 
     @property
     def interval(self) -> int:
         """Give T in ns."""
         return bounds.interval(self.client, self.server)
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """Give the sides that have a session."""
+        return self.carrier.sides
+
+    @property
+    def rebinding_told(self) -> tuple[tuple[str, str], ...]:
+        """Give who tells a rebinding, and by which event; a PING tells the client nothing."""
+        told = (("server", "PeerAddressChanged"), ("client", "OwnAddressChanged"))
+        return told[:1] if self.carrier is Carrier.MUTUAL_PING else told
 
     def config(self, who: str) -> Config:
         """Give the settings of a side."""
@@ -349,7 +449,7 @@ CASES = {
     for case in (
         Case("binding", binding, client=WAN, seconds=80),
         *(Case(f"loss-{percent}", loss(percent), client=LOSSY) for percent in (0, 10, 20, 30)),
-        Case("cut", cut, frozenset(SIDES)),
+        Case("cut", cut(2), frozenset(SIDES)),
         Case("cut-to-client", one_way(Way.TO_CLIENT), frozenset({"client"})),
         Case("cut-to-server", one_way(Way.TO_SERVER), frozenset({"server"})),
         Case("frames-lost", frames_lost(60, BOTH_WAYS), frozenset({"server"})),
@@ -357,5 +457,33 @@ CASES = {
         Case("frozen-server", frozen("server"), frozenset({"client"})),
         Case("frozen-client", frozen("client"), frozenset({"server"})),
         Case("restart", restart, frozenset({"client"})),
+        *(
+            Case(f"quic-binding-{name}", quic_binding, client=WAN, seconds=80, carrier=carrier)
+            for name, carrier in (
+                ("datagram", Carrier.DATAGRAM),
+                ("ping", Carrier.ATTACHED_PING),
+            )
+        ),
+        *(
+            Case(f"quic-rebinding-{name}", rebinding, carrier=carrier)
+            for name, carrier in (
+                ("datagram", Carrier.DATAGRAM),
+                ("ping", Carrier.MUTUAL_PING),
+            )
+        ),
+        *(
+            Case(f"quic-loss-{carrier.value}", loss(20), client=LOSSY, carrier=carrier)
+            for carrier in (Carrier.DATAGRAM, Carrier.PING)
+        ),
+        *(
+            Case(
+                f"quic-cut-{carrier.value}",
+                cut(2, LONG_CUT_S),
+                frozenset(carrier.sides),
+                seconds=75,
+                carrier=carrier,
+            )
+            for carrier in (Carrier.DATAGRAM, Carrier.PING)
+        ),
     )
 }

@@ -85,10 +85,10 @@ def save(run: Run, folder: Path) -> None:
 def show(results: list[dict[str, Any]]) -> None:
     """Print the table. Times are least / median / greatest, in seconds."""
     heads = ("case", "side", "outages", "suspect", "half", "down", "false")
-    columns = "{:<14} {:<7} {:>7} {:>8} {:>5} {:>5} {:>6}  {:<19} {:<19} {}"
+    columns = "{:<23} {:<7} {:>7} {:>8} {:>5} {:>5} {:>6}  {:<19} {:<19} {}"
     print(columns.format(*heads, "detection s", "recovery s", "loss out (lost/dropped)"))
     for result in results:
-        for who in SIDES:
+        for who in CASES[result["case"]].sides:
             print(columns.format(*row(result, who)))
 
 

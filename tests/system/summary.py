@@ -56,7 +56,7 @@ def figures(record: Record) -> dict[str, Any]:
     return {
         "case": record.name,
         "failure": record.failure,
-        "outages": len(record.all("Mended")),
+        "outages": len(record.all("Fault")),
         "events": {who: _counts(record, who) for who in SIDES},
         "false_downs": len(false_downs(record)),
         "detection_s": {who: _spread(_detections(record, who)) for who in SIDES},
@@ -114,7 +114,7 @@ def _spread(values: list[float]) -> tuple[float, float, float] | None:
 def _loss(record: Record) -> dict[str, Any] | None:
     """Give what the client measured and what the router knows, each way."""
     drops, stats = record.all("Drops"), record.all("Stats", "client")
-    if not drops or not stats:
+    if not drops or not stats or stats[-1]["loss_out"] is None:
         return None
     measured = stats[-1]
     return {

@@ -9,6 +9,10 @@ from tests.system.summary import Outage, outages, verdict
 
 pytestmark = pytest.mark.system
 
+GONE = (
+    *("cut", "cut-to-client", "cut-to-server", "frozen-server", "frozen-client"),
+    *("quic-cut-datagram", "quic-cut-ping"),
+)
 PTO_GRANULARITY = 10 * bounds.MILLISECOND
 
 
@@ -23,7 +27,7 @@ def convicts(*names: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("record", "who"), pairs, indirect=["record"])
 
 
-@convicts("cut", "cut-to-client", "cut-to-server", "frozen-server", "frozen-client")
+@convicts(*GONE)
 def test_a_peer_that_is_gone_is_suspected_then_down_within_the_bound(
     record: Record, who: str
 ) -> None:
@@ -38,7 +42,7 @@ def test_a_peer_that_is_gone_is_suspected_then_down_within_the_bound(
         assert down.time - outage.done <= bound
 
 
-@convicts("cut", "cut-to-client", "cut-to-server", "frozen-server", "frozen-client")
+@convicts(*GONE)
 def test_a_peer_that_is_back_is_up_within_the_bound(record: Record, who: str) -> None:
     for outage in outages(record):
         assert_recovers(record, who, outage)

@@ -1,42 +1,58 @@
-"""A NAT that forgets a flow after 8 s: kaudp keeps its binding, a silent flow loses its own."""
+"""A NAT that forgets a flow after 8 s: kaudp keeps its binding, a silent flow loses its own.
+
+The same over UDP and inside QUIC, whose idle timeout of 60 s would let the binding die.
+"""
 
 from itertools import pairwise
 
 import pytest
 
 from tests.system.record import SECOND, Entry, Record
-from tests.system.scenarios import CONTROL_AFTER_S, MAPPING_SAMPLE_S, SIDES
+from tests.system.scenarios import (
+    CASES,
+    CONTROL_AFTER_S,
+    CONTROL_PORT,
+    MAPPING_SAMPLE_S,
+    PORT,
+    SIDES,
+)
 from tests.system.topology import MAPPING_STREAM_S
 
-pytestmark = [
-    pytest.mark.system,
-    pytest.mark.parametrize("record", ["binding"], indirect=True),
-]
+pytestmark = pytest.mark.system
 
-KAUDP_PORT = 4600
-CONTROL_PORT = 4700
 LIFETIMES = 10
 # See test_loss: a reply that is late on this machine. Some 20 probes are sent.
 NOISE = 2
+# What QUIC repeats by its own timers, it repeats several times in this.
+REACH_S = 10
+
+QUIC = ("quic-binding-datagram", "quic-binding-ping")
+scenario = pytest.mark.parametrize("record", ["binding"], indirect=True)
+attached = pytest.mark.parametrize("record", ["quic-binding-ping"], indirect=True)
+everywhere = pytest.mark.parametrize("record", ["binding", *QUIC], indirect=True)
 
 
+@everywhere
 def test_the_session_is_up_for_ten_lifetimes(record: Record) -> None:
-    begin, frozen = quiet_time(record)
-    assert frozen - begin >= LIFETIMES * MAPPING_STREAM_S * SECOND
-    for who in SIDES:
+    begin, watched = quiet_time(record)
+    assert watched - begin >= LIFETIMES * MAPPING_STREAM_S * SECOND
+    for who in CASES[record.name].sides:
         assert record.all("SessionDown", who) == []
         assert record.all("SessionHalfOpen", who) == []
-        assert len(record.all("SessionSuspect", who, begin, frozen)) <= NOISE
+        assert record.all("SessionClosed", who, until=watched) == []
+        assert len(record.all("SessionSuspect", who, begin, watched)) <= NOISE
         assert record.last("Stats", who)["handshakes"] == 1
 
 
+@everywhere
 def test_nobody_changes_its_address(record: Record) -> None:
     assert record.all("OwnAddressChanged") == []
     assert record.all("PeerAddressChanged") == []
 
 
+@everywhere
 def test_the_binding_is_the_same_all_the_time(record: Record) -> None:
-    seen = mappings(record, KAUDP_PORT)
+    seen = mappings(record, PORT)
     assert len({(each["identity"], each["inner_port"], each["outer_port"]) for each in seen}) == 1
     packets = [each["packets_out"] for each in seen]
     assert packets == sorted(packets)
@@ -44,11 +60,12 @@ def test_the_binding_is_the_same_all_the_time(record: Record) -> None:
     assert max(gaps) < 3 * MAPPING_SAMPLE_S * SECOND
 
 
+@scenario
 def test_the_server_still_reaches_a_client_that_says_nothing(record: Record) -> None:
     """The frozen client sends nothing: what passes to it meanwhile is the server's own doing."""
-    _, frozen = quiet_time(record)
+    frozen = record.first("Fault", "stage").time
     thawed = record.first("Mended", "stage").time
-    before, after = mappings(record, KAUDP_PORT, frozen, thawed)
+    before, after = mappings(record, PORT, frozen, thawed)
     assert after["packets_out"] == before["packets_out"]
     arrived = after["packets_back"] - before["packets_back"]
     assert arrived > 0
@@ -56,18 +73,42 @@ def test_the_server_still_reaches_a_client_that_says_nothing(record: Record) -> 
     assert received[1] - received[0] >= arrived
 
 
+@everywhere
 def test_a_flow_without_kaudp_dies(record: Record) -> None:
+    """What it is sent later than the NAT remembers it does not get, however often QUIC repeats."""
     early, late = CONTROL_AFTER_S
     assert late > MAPPING_STREAM_S
-    assert [sent["after"] for sent in record.all("ControlSent")] == [early, late]
-    assert [heard["after"] for heard in record.all("ControlHeard")] == [early]
+    assert [sent["after"] for sent in record.all("ControlSent", "answerer")] == [early, late]
+    assert [heard["after"] for heard in record.all("ControlHeard", "asker")] == [early]
     sent = record.last("ControlSent", "answerer").time
+    _, watched = quiet_time(record)
+    assert watched - sent >= REACH_S * SECOND
+    assert mappings(record, CONTROL_PORT, until=sent) != []
     assert mappings(record, CONTROL_PORT, since=sent) == []
 
 
+@attached
+def test_the_same_application_with_kaudp_gets_it(record: Record) -> None:
+    for after in CONTROL_AFTER_S:
+        (sent,) = (each for each in record.all("ControlSent", "server") if each["after"] == after)
+        (heard,) = (each for each in record.all("ControlHeard", "client") if each["after"] == after)
+        assert heard.time - sent.time < REACH_S * SECOND
+
+
+@attached
+def test_a_server_without_kaudp_needs_ping(record: Record) -> None:
+    assert [each["mode"] for each in record.all("ModeChosen")] == ["PING"]
+
+
+@pytest.mark.parametrize("record", ["quic-binding-datagram"], indirect=True)
+def test_two_sides_with_kaudp_use_datagrams(record: Record) -> None:
+    chosen = record.all("ModeChosen")
+    assert {each.who: each["mode"] for each in chosen} == dict.fromkeys(SIDES, "DATAGRAM")
+
+
 def quiet_time(record: Record) -> tuple[int, int]:
-    """Give when the scenario began, and when the client was frozen at its end."""
-    return record.first("Begin", "stage").time, record.first("Fault", "stage").time
+    """Give from when to when nothing was done to the scenario."""
+    return record.first("Begin", "stage").time, record.first("Watched", "stage").time
 
 
 def mappings(record: Record, port: int, since: int = 0, until: int = 1 << 63) -> list[Entry]:

@@ -1,7 +1,8 @@
 """A client and a server with a real Linux NAT between them, in namespaces of their own.
 
 Linux only, root only. Nothing here knows of kaudp but for the byte by which the router tells a
-session's frames from a handshake's.
+session's frames from a handshake's, and the length by which it tells a QUIC packet with a frame in
+a DATAGRAM from one with acknowledgements only.
 
     client 10.77.1.2 -- lan [router] wan -- 10.77.2.2 server
 """
@@ -16,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
+from itertools import cycle
 from pathlib import Path
 
 TOOLS = ("ip", "nft", "conntrack", "sysctl")
@@ -39,6 +41,8 @@ BOTH_WAYS = (Way.TO_SERVER, Way.TO_CLIENT)
 # What arrives from outside without a mapping is dropped in silence, as most NATs do: a refusal
 # would be a hint to the server, and the packet would take the port of a mapping to come.
 # Loss and cuts are on the forward chain: a drop in output makes the sender's sendto fail.
+# A QUIC packet of aioquic's after the handshake that holds one frame of 48 bytes: UDP header 8,
+# short header 11, DATAGRAM 2 + 48, tag 16.
 _RULES = """
 table ip nat {
     chain leaving {
@@ -60,12 +64,16 @@ table ip filter {
 table ip trouble {
     counter frames_lan { }
     counter frames_wan { }
+    counter quic_lan { }
+    counter quic_wan { }
     chain lost_lan {
         @th,72,8 >= 8 counter name frames_lan
+        @th,64,1 0 udp length >= 85 counter name quic_lan
         drop
     }
     chain lost_wan {
         @th,72,8 >= 8 counter name frames_wan
+        @th,64,1 0 udp length >= 85 counter name quic_wan
         drop
     }
     chain passing {
@@ -130,6 +138,7 @@ class Network:
         self.client = Namespace(f"{stem}-client")
         self.router = Namespace(f"{stem}-router")
         self.server = Namespace(f"{stem}-server")
+        self._outer_ports = cycle(("20000-29999", "30000-39999"))
 
     @property
     def namespaces(self) -> tuple[Namespace, Namespace, Namespace]:
@@ -171,16 +180,30 @@ class Network:
         """End all trouble."""
         self._trouble(())
 
+    def rebind(self) -> None:
+        """Forget all UDP mappings; those to come have outer ports that the last ones had not."""
+        rule = f'oifname "wan" meta l4proto udp masquerade to :{next(self._outer_ports)}'
+        lines = ("flush chain ip nat leaving", f"add rule ip nat leaving {rule}")
+        self.router.run("nft", "-f", "-", text="\n".join(lines))
+        self.router.run("conntrack", "-D", "-p", "udp")
+
     def frames_dropped(self, way: Way) -> int:
         """Tell how many frames of sessions (no handshakes) the router has dropped so far."""
-        listing = self.router.run("nft", "-j", "list", "counter", "ip", "trouble", _counter(way))
-        found = [item["counter"] for item in json.loads(listing)["nftables"] if "counter" in item]
-        return int(found[0]["packets"])
+        return self._dropped(f"frames_{way.value}")
+
+    def quic_frames_dropped(self, way: Way) -> int:
+        """Tell the same of QUIC packets that are long enough to hold a frame."""
+        return self._dropped(f"quic_{way.value}")
 
     def mappings(self) -> list[Mapping]:
         """List the UDP mappings that live."""
         listing = self.router.run("conntrack", "-L", "-p", "udp", "-o", "id")
         return [_mapping(line) for line in listing.splitlines()]
+
+    def _dropped(self, counter: str) -> int:
+        listing = self.router.run("nft", "-j", "list", "counter", "ip", "trouble", counter)
+        found = [item["counter"] for item in json.loads(listing)["nftables"] if "counter" in item]
+        return int(found[0]["packets"])
 
     def _trouble(self, rules: Iterable[str]) -> None:
         # One transaction: there is no moment with half of the rules.
@@ -265,10 +288,6 @@ def _chance(percent: float) -> str:
     if percent == 100:
         return ""
     return f"numgen random mod 10000 < {round(100 * percent)}"
-
-
-def _counter(way: Way) -> str:
-    return f"frames_{way.value}"
 
 
 def _mapping(line: str) -> Mapping:

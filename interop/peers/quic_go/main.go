@@ -66,7 +66,7 @@ func serve(arguments []string) {
 	key := flags.String("key", "", "PEM `file` of its key")
 	alpn := flags.String("alpn", alpnKaudp, "ALPN `protocol`")
 	mode := flags.String("mode", "datagram", "`mode` of kaudp")
-	reset := flags.String("reset-key", "", "32 bytes in `hex`: a restarted server with the same key sends stateless resets")
+	reset := flags.String("reset-key", "", "32 bytes in `hex`: what a restarted server needs for stateless resets")
 	_ = flags.Parse(arguments)
 	if *port == 0 || *cert == "" || *key == "" {
 		flags.Usage()

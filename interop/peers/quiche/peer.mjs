@@ -66,7 +66,8 @@ class Link {
 
   // Where quiche sends to at present.
   get address() {
-    return canonical(this.#connection.pathStats().find(({ active }) => active).peerHost);
+    const paths = this.#connection.pathStats();
+    return canonical((paths.find(({ active }) => active) ?? paths[0]).peerHost);
   }
 
   receive(packet, from) {
@@ -96,13 +97,7 @@ class Link {
     const alpn = Buffer.from(this.#connection.applicationProto()).toString();
     if (this.established && alpn === ALPN) this.#takeDatagrams();
     this.#flush();
-    clearTimeout(this.#timer);
-    if (this.#connection.isClosed()) {
-      this.ended = true;
-    } else {
-      const timeout = this.#connection.timeout();
-      if (timeout !== null) this.#timer = setTimeout(() => this.#expire(), timeout);
-    }
+    this.ended = this.#connection.isClosed();
     this.#wake();
   }
 
@@ -144,6 +139,9 @@ class Link {
         this.#socket.send(bytes, to.port, to.host, resolve);
       });
     }
+    clearTimeout(this.#timer);
+    const timeout = this.#connection.timeout();
+    if (timeout !== null) this.#timer = setTimeout(() => this.#expire(), timeout);
   }
 }
 

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from kaudp.events import State
 from kaudp.wire import codec
-from kaudp.wire.codec import Body, Parameters, ResponsePayload
+from kaudp.wire.codec import Parameters, ResponsePayload
 from kaudp.wire.grammar import SESSION_ID_BYTES, FrameType
 
 MAX_OUTSTANDING: Final = 256
@@ -55,7 +55,11 @@ class AcknowledgingPeer:
         return self._pings
 
     def acknowledged(self, ping: int) -> bytes | None:
-        """Give the answer that an acknowledgement stands for, None where it tells nothing new."""
+        """Give the answer that an acknowledgement stands for, None where it tells nothing new.
+
+        It echoes the time at which the PING was first queued, however often QUIC then sent it.
+        Spec: KA-14.4-2.
+        """
         asked = self._asked.pop(ping, None)
         if asked is None:
             return None
@@ -82,7 +86,7 @@ class AcknowledgingPeer:
     ) -> bytes:
         self._packet_number += 1
         header = codec.build_transport_header(frame_type, self._session_id, self._packet_number)
-        body = Body(
+        body = codec.pack_body(
             state=state,
             diagnostic=0,
             control_version=0,
@@ -94,4 +98,4 @@ class AcknowledgingPeer:
             received_count=self._highest,
             address_hash=0,
         )
-        return header + codec.build_body(body)
+        return header + body

@@ -215,7 +215,10 @@ class QuicAttachment(Connection):
             self._close_own_connection()
 
     def _begin(self, alpn: str | None) -> None:
-        """Start over, now that it is known what QUIC negotiated. Raises `QuicError`."""
+        """Start over, now that it is known what QUIC negotiated. Raises `QuicError`.
+
+        Spec: KA-14.1-3, KA-14.5-1, KA-14.6-1.
+        """
         quic = self._quic
         self._alpn = alpn
         choice = choose(
@@ -293,7 +296,10 @@ class QuicAttachment(Connection):
         self._queued = True
 
     def _receive(self, frame: bytes, taken: Taken) -> bool:
-        """Take a frame in; a responder answers in the mode it came in. Spec: KA-14.5-3."""
+        """Take a frame in; a responder answers in the mode it came in. Spec: KA-14.5-3.
+
+        The endpoint is this connection's own, so no other's frames reach its session: KA-14.1-2.
+        """
         address = internals.peer_address(self._quic)
         former = self._carriage.current
         responds = not self._is_client and taken.carrier is not None

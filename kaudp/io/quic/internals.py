@@ -26,10 +26,7 @@ class Closing(Enum):
     PEER = "peer"
 
 
-_CLOSING: Final = {
-    QuicConnectionState.CLOSING: Closing.LOCAL,
-    QuicConnectionState.DRAINING: Closing.PEER,
-}
+
 
 
 def connection_of(protocol: QuicConnectionProtocol) -> QuicConnection:
@@ -106,7 +103,10 @@ def reset_token(quic: QuicConnection) -> bytes:
 
 def closing(quic: QuicConnection) -> Closing:
     """Tell which side has begun to close the connection; after its end: neither."""
-    return _CLOSING.get(quic._state, Closing.NEITHER)
+    state = quic._state
+    if state is QuicConnectionState.CLOSING:
+        return Closing.LOCAL
+    return Closing.PEER if state is QuicConnectionState.DRAINING else Closing.NEITHER
 
 
 def close_event(quic: QuicConnection) -> ConnectionTerminated | None:

@@ -95,7 +95,7 @@ fn parameters(desired_interval_us: u32) -> Vec<u8> {
 }
 
 fn check(holds: bool) -> Result<(), Refused> {
-    holds.then(|| ()).ok_or(Refused)
+    holds.then_some(()).ok_or(Refused)
 }
 
 fn legal_parameters(bytes: &[u8]) -> bool {

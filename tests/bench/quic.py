@@ -1,0 +1,160 @@
+"""What a heartbeat inside QUIC costs beside the same datagram, or PING, of aioquic alone.
+
+    python tests/bench/quic.py [--rounds N] [--seconds S] [--json FILE]
+
+One process, one loop, both ends on loopback. Rounds with and without kaudp alternate, at the
+same rate; CPU is the process's own time, both ends, divided by the exchanges. Ratios are the
+figure: absolute times depend on the machine and its load.
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from aioquic.asyncio.client import connect
+from aioquic.asyncio.protocol import QuicConnectionProtocol
+from aioquic.asyncio.server import serve
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.events import DatagramFrameReceived, QuicEvent
+
+import kaudp
+from kaudp.io.quic import attachment
+from kaudp.io.quic.certificates import self_signed
+
+HEARTBEAT_BYTES = 48
+INTERVAL_MS = 10
+MEAN_INTERVAL_S = 0.875 * INTERVAL_MS / 1000
+MAX_DATAGRAM_FRAME_SIZE = 65536
+HEART = kaudp.Config.lan(interval_ms=INTERVAL_MS)
+GOALS = {"datagram": 0.05, "ping": 0.10}
+
+
+class Echo(QuicConnectionProtocol):
+    """Sends each datagram back."""
+
+    def quic_event_received(self, event: QuicEvent) -> None:
+        if isinstance(event, DatagramFrameReceived):
+            self._quic.send_datagram_frame(event.data)
+
+
+class Beating(QuicConnectionProtocol):
+    """A server's side with kaudp attached."""
+
+    def __init__(self, *arguments, **named) -> None:
+        super().__init__(*arguments, **named)
+        kaudp.attach_quic(self, peer_speaks_kaudp=True, config=HEART, on_event=lambda event: None)
+
+
+@asynccontextmanager
+async def pair(server: type[QuicConnectionProtocol]) -> AsyncIterator[QuicConnectionProtocol]:
+    """Connect a client to a server; give the client's side."""
+    certificate, key = self_signed()
+    configuration = QuicConfiguration(
+        is_client=False, max_datagram_frame_size=MAX_DATAGRAM_FRAME_SIZE, alpn_protocols=["bench"]
+    )
+    configuration.certificate, configuration.private_key = certificate, key
+    listening = await serve("127.0.0.1", 0, configuration=configuration, create_protocol=server)
+    port = listening._transport.get_extra_info("sockname")[1]
+    asking = QuicConfiguration(
+        max_datagram_frame_size=MAX_DATAGRAM_FRAME_SIZE, alpn_protocols=["bench"], verify_mode=0
+    )
+    async with connect("127.0.0.1", port, configuration=asking) as protocol:
+        yield protocol
+    listening.close()
+
+
+async def bare(seconds: float, send: Callable[[QuicConnectionProtocol, int], None]) -> float:
+    """Send at the heartbeats' rate without kaudp; give the CPU time of an exchange in µs."""
+    loop = asyncio.get_running_loop()
+    sent = 0
+    async with pair(Echo) as protocol:
+        done = loop.create_future()
+        ends = loop.time() + seconds
+        begun = time.process_time()
+
+        def tick(at: float) -> None:
+            nonlocal sent
+            if at >= ends:
+                done.set_result(None)
+                return
+            sent += 1
+            send(protocol, sent)
+            protocol.transmit()
+            loop.call_at(at + MEAN_INTERVAL_S, tick, at + MEAN_INTERVAL_S)
+
+        tick(loop.time())
+        await done
+        return 1e6 * (time.process_time() - begun) / sent
+
+
+async def beating(seconds: float, mode: kaudp.QuicMode) -> float:
+    """Let kaudp beat; give the CPU time of an exchange in µs."""
+    server = Beating if mode is kaudp.QuicMode.DATAGRAM else Echo
+    async with pair(server) as protocol:
+        heart = kaudp.attach_quic(protocol, mode=mode, config=HEART, on_event=lambda event: None)
+        while not heart.stats.round_trips:
+            await asyncio.sleep(MEAN_INTERVAL_S)
+        before, begun = heart.stats.round_trips, time.process_time()
+        await asyncio.sleep(seconds)
+        spent, beats = time.process_time() - begun, heart.stats.round_trips - before
+        await heart.close()
+        return 1e6 * spent / beats
+
+
+def datagram(protocol: QuicConnectionProtocol, number: int) -> None:
+    protocol._quic.send_datagram_frame(bytes(HEARTBEAT_BYTES))
+
+
+def ping(protocol: QuicConnectionProtocol, number: int) -> None:
+    protocol._quic.send_ping(number)
+
+
+def measure(rounds: int, seconds: float) -> dict[str, dict[str, float | list[float]]]:
+    """Alternate, and give each round's pair of figures and the median ratio."""
+    # QUIC's PTO would slow the beat down; the cost of a beat is what is asked.
+    attachment.fit = lambda config, **timeouts: config
+    figures = {}
+    for name, send, mode in (
+        ("datagram", datagram, kaudp.QuicMode.DATAGRAM),
+        ("ping", ping, kaudp.QuicMode.PING),
+    ):
+        alone, with_kaudp = [], []
+        for number in range(rounds):
+            alone.append(asyncio.run(bare(seconds, send)))
+            with_kaudp.append(asyncio.run(beating(seconds, mode)))
+            print(
+                f"{name} {number + 1}/{rounds}: aioquic {alone[-1]:.0f} µs, "
+                f"with kaudp {with_kaudp[-1]:.0f} µs, "
+                f"added {with_kaudp[-1] / alone[-1] - 1:+.1%}",
+                flush=True,
+            )
+        added = [both / one - 1 for one, both in zip(alone, with_kaudp, strict=True)]
+        figures[name] = {
+            "aioquic_us": alone,
+            "with_kaudp_us": with_kaudp,
+            "added": statistics.median(added),
+            "goal": GOALS[name],
+        }
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    figures = measure(given.rounds, given.seconds)
+    for name, figure in figures.items():
+        print(f"{name}: added {figure['added']:+.1%} of aioquic's own (goal {figure['goal']:.0%})")
+    if given.json:
+        given.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
