@@ -11,6 +11,8 @@ Invariants, which invariants.py checks after every verb:
 - a state changes by the transition table only, and the events tell each change once, in order;
 - a session that is not over always waits for the timer that its state needs;
 - an endpoint without sessions sends nothing.
+Inside QUIC the same holds, with what KA-14.1-4 asks for in place of a tag, and a RESPONSE may be
+longer than its INIT by the address it tells.
 
 The network can lose, delay, repeat, reorder, reflect and damage what was sent, and say things of
 its own. The peer can seal any body and answer any handshake. The application can call any verb.
@@ -21,9 +23,9 @@ from typing import Any, Final
 
 from fuzz import peer
 from fuzz.invariants import Side, check_rate
-from fuzz.pair import KEYS, STRANGERS, Log, Pair
+from fuzz.pair import STRANGERS, Log, Pair
 from fuzz.script import Reader, Step, Verb
-from kaudp import Session, SessionStateError
+from kaudp import CloseReason, Session, SessionStateError
 from kaudp.core.channel import PACKET_NUMBER_LIMIT
 
 # Longer scripts find nothing that shorter ones do not, and cost time.
@@ -116,9 +118,11 @@ def _receive_if_made(pair: Pair, side: Side, source: int, made: bytes | None) ->
 def _application(pair: Pair, side: Side, verb: int, session: int, duration: int) -> None:
     chosen = Verb(verb % len(Verb))
     if chosen is Verb.CONNECT:
-        pair.connect(side, KEYS[session % len(KEYS)])
+        pair.connect(side, session)
     elif chosen is Verb.CLOSE_ALL:
         pair.act(side, lambda end: end.close(pair.now))
+    elif chosen is Verb.ABANDON:
+        _abandon(pair, side, by_peer=bool(session % 2))
     elif side.known:
         target = side.known[session % len(side.known)]
         pair.act(side, lambda _: _VERBS[chosen](target, duration, pair.now))
@@ -129,6 +133,16 @@ def _pause(session: Session, duration: int, now: int) -> None:
         session.pause(duration, now)
     except SessionStateError:
         assert session.state.name in ("CONNECTING", "CLOSED")
+
+
+def _abandon(pair: Pair, side: Side, *, by_peer: bool) -> None:
+    """Spec: KA-14.7-1."""
+    if pair.carried is None:
+        return
+    reason = CloseReason.CARRIER_IDLE
+    pair.act(side, lambda end: end.abandon(pair.now, reason, by_peer=by_peer))
+    assert side.endpoint.quiet, "KA-14.7-1: a session outlives its connection"
+    assert side.endpoint.next_timer() is None, "KA-14.7-1: something still waits"
 
 
 def _wear_out(session: Session, duration: int, now: int) -> None:

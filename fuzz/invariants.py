@@ -26,10 +26,12 @@ from kaudp.events import (
     SessionUp,
 )
 from kaudp.units import MILLISECOND, SECOND
-from kaudp.wire.grammar import FrameType
+from kaudp.wire.grammar import SUITE_CARRIED, FrameType
 
 Sent = list[tuple[bytes, Address]]
 
+CARRIED_RESPONSE: Final = bytes([FrameType.RESPONSE, SUITE_CARRIED])
+ADDRESS_SEEN_BYTES: Final = 2 + 19
 ANSWERS: Final = {FrameType.RESPONSE, FrameType.REPLY}
 # Each kind of timer fires once per session at most; the third suspicion probe adds an INIT.
 SENT_BY_TIMERS: Final = len(Timer) + 1
@@ -68,6 +70,7 @@ class Side:
         self.heard = 0
         self.deadlines: dict[Session, dict[Timer, int]] = {}
         self.probes: list[int] = []
+        self.chosen: set[bytes] = set()
         self.least_interval: dict[Session, int] = {}
         self._told: dict[Session, State] = {}
         self._lost = 0
@@ -87,6 +90,13 @@ class Side:
     def known(self) -> list[Session]:
         """All sessions, also those that are finished, in the order of their making."""
         return list(dict.fromkeys((*self.least_interval, *self.sessions)))
+
+    def note_chosen(self, sent: bytes) -> None:
+        """Keep the session ids that this side has told its peer in carried frames."""
+        if sent[1] == FrameType.INIT:
+            self.chosen.add(sent[4:12])
+        elif sent[1] == FrameType.RESPONSE:
+            self.chosen.add(sent[12:20])
 
     @property
     def session_count(self) -> int:
@@ -172,7 +182,9 @@ class Reception:
         assert len(counted) <= 2, f"{len(counted)} datagrams for one"
         for answer, address in answers:
             assert address == self._source, f"KA-8.3-2: answered to {address}"
-            assert len(answer) <= len(self._data), "KA-8.3-3: an answer longer than its request"
+            told = ADDRESS_SEEN_BYTES if answer[1:4:2] == CARRIED_RESPONSE else 0
+            most = len(self._data) + told
+            assert len(answer) <= most, "KA-8.3-3: an answer longer than its request"
             if answer[1] == FrameType.RESPONSE:
                 assert answer[4:12] == self._data[4:12], "KA-4.3-1: answers another INIT"
         homes = {session.address for session in self._side.known}

@@ -12,7 +12,8 @@ from fuzz.invariants import Reception, Side
 from kaudp import Config, DetectorKind, Endpoint, PresharedKey
 from kaudp.core.paths import Address
 from kaudp.units import MILLISECOND, SECOND
-from kaudp.wire.grammar import FrameType
+from kaudp.wire.grammar import MAGIC, MAX_FRAME_BYTES, SUITE_CARRIED, VERSION, FrameType
+from kaudp.wire.suites import Carried
 
 START: Final = 1_000 * SECOND
 FIRST_KEY: Final = PresharedKey(bytes(range(32)))
@@ -20,6 +21,17 @@ SECOND_KEY: Final = PresharedKey(bytes(range(32, 64)))
 KEYS: Final = (FIRST_KEY, SECOND_KEY)
 CLIENT: Final = ("192.0.2.1", 1000)
 SERVER: Final = ("198.51.100.1", 4711)
+# The bits of a script's setting beyond configuration, delay and who accepts.
+CARRIED: Final = 0x40
+REPEATS: Final = 0x80
+# The shortest carried frames. Spec: section 14.1.
+CARRIED_BYTES: Final = {
+    FrameType.INIT: 52,
+    FrameType.RESPONSE: 52,
+    FrameType.PROBE: 48,
+    FrameType.REPLY: 48,
+    FrameType.CLOSE: 48,
+}
 STRANGERS: Final[tuple[Address, ...]] = (
     ("203.0.113.9", 53),
     ("2001:db8::1", 5),
@@ -82,9 +94,13 @@ class Pair:
         self.now = START
         self.delay = DELAYS[setting // 4 % 4]
         mutual = bool(setting & 0x10)
-        self.client = Side("client", CLIENT, _endpoint("client", client_config, accept=mutual))
-        accept = _accepts_first_key if setting & 0x20 else True
-        self.server = Side("server", SERVER, _endpoint("server", server_config, accept=accept))
+        self.carried = Carried(repeats=bool(setting & REPEATS)) if setting & CARRIED else None
+        keys = self.carried or {key.key_id: key for key in KEYS}
+        client = _endpoint("client", client_config, keys, accept=mutual)
+        accept = _accepts_first_key if setting & 0x20 and not self.carried else True
+        server = _endpoint("server", server_config, keys, accept=accept)
+        self.client = Side("client", CLIENT, client)
+        self.server = Side("server", SERVER, server)
         self.sides = (self.client, self.server)
         self.history: list[bytes] = []
         self.authentic: set[bytes] = set()
@@ -100,11 +116,12 @@ class Pair:
         """Choose where a datagram to `side` comes from: at 0 from the other side's address."""
         return (_other(self, side).address, *STRANGERS)[choice % (1 + len(STRANGERS))]
 
-    def connect(self, side: Side, key: PresharedKey = FIRST_KEY) -> None:
+    def connect(self, side: Side, key: int = 0) -> None:
         """Let the application of a side connect, as far as its own limit allows."""
+        key_id = (self.carried or KEYS[key % len(KEYS)]).key_id
         if side.session_count < BOUNDS["max_sessions_per_key"]:
             address = _other(self, side).address
-            self.act(side, lambda end: end.connect(address, self.now, key_id=key.key_id))
+            self.act(side, lambda end: end.connect(address, self.now, key_id=key_id))
 
     def act(self, side: Side, verb: Callable[[Endpoint], object]) -> None:
         """Call a verb of the application."""
@@ -114,12 +131,21 @@ class Pair:
     def receive(self, side: Side, data: bytes, source: Address) -> None:
         """Let a datagram arrive."""
         self._log(side, "is given", data, "from", source)
-        authentic = data in self.authentic
+        authentic = self._vouched(side, data) if self.carried else data in self.authentic
         reception = Reception(side, data, source, self.now, authentic=authentic)
         consumed = side.endpoint.receive_datagram(data, source, self.now)
         self._log(side, "takes it" if consumed else "leaves it", reception.refused)
         sent = self._settle(side)
         reception.check(consumed, sent)
+
+    def _vouched(self, side: Side, data: bytes) -> bool:
+        """Tell whether a carried frame stands for one whose tag verifies. Spec: KA-14.1-4."""
+        least = CARRIED_BYTES.get(data[1] if len(data) > 1 else 0, MAX_FRAME_BYTES + 1)
+        if not least <= len(data) <= MAX_FRAME_BYTES or data[::2][:2] != bytes([MAGIC, VERSION]):
+            return False
+        if data[1] in (FrameType.INIT, FrameType.RESPONSE) and data[3] != SUITE_CARRIED:
+            return False
+        return data[1] == FrameType.INIT or data[4:12] in side.chosen
 
     def tick(self, side: Side) -> None:
         """Let timers fire."""
@@ -179,6 +205,7 @@ class Pair:
             self._log(side, "sends", data, "to", address)
             self.history.append(data)
             self.authentic.add(data)
+            side.note_chosen(data)
             self._wire.append((_other(self, side), data))
             side.probes += [self.now] * (data[1] == FrameType.PROBE)
         return sent
@@ -192,10 +219,10 @@ def _accepts_first_key(key_id: bytes, address: Address) -> bool:
     return key_id == FIRST_KEY.key_id
 
 
-def _endpoint(name: str, config: Config, *, accept: Any) -> Endpoint:
+def _endpoint(name: str, config: Config, keys: Any, *, accept: Any) -> Endpoint:
     return Endpoint(
         config,
-        keys={key.key_id: key for key in KEYS},
+        keys=keys,
         rng=Random(f"{name}/jitter"),
         entropy=Random(f"{name}/entropy").randbytes,
         accept=accept,

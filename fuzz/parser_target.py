@@ -3,7 +3,9 @@
 Invariant: every parser of `kaudp.wire.codec` gives a value or raises `Refused`, nothing else.
 Whatever parses builds again and parses to the same value. The codec and the construct grammar
 accept the same bytes and see the same fields in them.
-Spec: sections 3 and 12.
+A stream gives the same messages however it is cut, and a peer's streams that are not ours come out
+as they went in (streams.py).
+Spec: sections 3, 12 and 14.1 to 14.3.
 """
 
 from collections.abc import Callable
@@ -11,6 +13,7 @@ from typing import Any, Final
 
 from construct import ConstructError
 
+from fuzz.streams import check_messages, check_streams
 from kaudp.errors import Refused
 from kaudp.wire import codec, grammar
 from kaudp.wire.grammar import FrameType, OptionType
@@ -30,11 +33,22 @@ SEALED_BYTES: Final = {
     FrameType.REPLY: (44, 492),
     FrameType.CLOSE: (44, 492),
 }
+# The same of what follows the header of a carried frame, from 14.1.
+CARRIED: Final = {
+    FrameType.INIT: (grammar.CarriedInit, 40, 500),
+    FrameType.RESPONSE: (grammar.CarriedResponse, 40, 500),
+    FrameType.PROBE: (grammar.Transport, 28, 492),
+    FrameType.REPLY: (grammar.Transport, 28, 492),
+    FrameType.CLOSE: (grammar.Transport, 28, 492),
+}
 
 
 def parser(data: bytes) -> None:
-    """Take the same bytes for a datagram, for each body and for both handshake payloads."""
+    """Take the same bytes for a datagram, a body, a payload, a carried frame and for streams."""
     _check_datagram(data)
+    _check_carried(data)
+    check_messages(data)
+    check_streams(data)
     body_seen = _seen(grammar.Body, data)
     for frame_type in TRANSPORT:
         _check_body(frame_type, data, body_seen)
@@ -92,6 +106,42 @@ def _check_response(data: bytes, frame: Any) -> None:
     assert header == _named(type(header), frame)
     assert codec.sealed_payload_of(FrameType.RESPONSE, data) == frame.sealed_payload
     assert codec.build_response(*header, frame.sealed_payload) == data
+
+
+# Carried frames.
+
+
+def _check_carried(data: bytes) -> None:
+    """Spec: KA-14.1-1, KA-14.1-4."""
+    frame_type = _accepted(codec.classify_carried, data)
+    frame = _carried_by_grammar(data)
+    assert (frame_type is None) == (frame is None), f"codec {frame_type!r}, grammar {frame}"
+    if frame is None:
+        return
+    assert frame_type == frame.type
+    if frame_type in TRANSPORT:
+        _check_transport_header(data, frame)
+        plaintext = data[codec.TRANSPORT_HEADER_BYTES :]
+        _check_body(frame_type, plaintext, _seen(grammar.Body, plaintext))
+        return
+    session_id, payload = codec.parse_carried(data)
+    assert [session_id, payload] == [
+        value for name, value in frame.items() if name.endswith(("session_id", "payload"))
+    ]
+    assert codec.build_carried(frame_type, session_id, payload) == data
+    assert codec.response_session_id(data) == session_id
+    _check_payload(payload, *HANDSHAKE_PAYLOADS[frame_type is FrameType.RESPONSE])
+
+
+def _carried_by_grammar(data: bytes) -> Any:
+    """Give the carried frame that the grammar and the field tables see, or None."""
+    if len(data) < 2 or data[1] not in CARRIED:
+        return None
+    structure, low, high = CARRIED[FrameType(data[1])]
+    frame = _parsed(structure, data)
+    if frame is None or structure.build(frame) != data:
+        return None
+    return frame if low <= len(frame[structure.subcons[-1].name]) <= high else None
 
 
 # Bodies and handshake payloads.

@@ -1,4 +1,6 @@
-"""A malicious peer: it holds the keys, so what it makes verifies. Spec: section 15.
+"""A malicious peer: it holds the keys, or an end of the connection, so what it makes verifies.
+
+Spec: section 15.
 
 It takes the keys out of the endpoint that it attacks, so it needs no handshake of its own to be
 right.
@@ -40,6 +42,8 @@ def sealed_frame(
     frame_type = FRAME_TYPES[type % len(FRAME_TYPES)]
     header = bytearray(codec.build_transport_header(frame_type, attacked.local_id, number))
     header[3] = flags
+    if pair.carried:
+        return bytes(header) + plaintext
     keys = attacked._keys
     return _made(pair, seal.seal(keys.receiving, bytes(header), number, plaintext))
 
@@ -76,11 +80,14 @@ def init(
     parameters: int,
     options: bytes,
 ) -> bytes:
-    """Build an INIT whose tag verifies."""
+    """Build an INIT whose tag verifies, or one that QUIC carries."""
     psk = KEYS[key % len(KEYS)]
     payload = InitPayload(
         bytes(8), bytes([parameters]) * 8, _old_session_id(side, old), _parameters(parameters)
     )
+    if pair.carried:
+        said = codec.build_init_payload(payload) + options
+        return codec.build_carried(FrameType.INIT, bytes([session_id]) * 8, said)
     prologue = codec.build_init_prologue(bytes([session_id]) * 8, psk.key_id)
     symmetric = noise._SymmetricState(psk.secret, prologue)
     public = _public(ephemeral)
@@ -104,6 +111,12 @@ def response(
     if not waiting:
         return None
     answered: Attempt = waiting[attempt % len(waiting)]
+    payload = ResponsePayload(
+        bytes([ephemeral]) * 8, bytes(8), bytes([epoch]) * 8, _parameters(parameters)
+    )
+    plaintext = codec.build_response_payload(payload) + options
+    if pair.carried:
+        return codec.build_carried(FrameType.RESPONSE, answered.session_id, plaintext)
     header = codec.parse_init_header(answered.init)
     if ephemeral < len(LOW_ORDER):  # there is no key that would seal the answer
         return codec.build_response(header.sender_session_id, LOW_ORDER[ephemeral], bytes(60))
@@ -112,10 +125,6 @@ def response(
     responder.read_message_1(
         header.ephemeral, codec.sealed_payload_of(FrameType.INIT, answered.init)
     )
-    payload = ResponsePayload(
-        bytes([ephemeral]) * 8, bytes(8), bytes([epoch]) * 8, _parameters(parameters)
-    )
-    plaintext = codec.build_response_payload(payload) + options
     public, sealed = responder.write_message_2(bytes([ephemeral]) * 32, plaintext)
     return _made(pair, codec.build_response(header.sender_session_id, public, sealed))
 

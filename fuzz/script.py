@@ -75,6 +75,8 @@ class Verb(IntEnum):
     SENT = auto()
     WEAR_OUT = auto()
     """The packet numbers of the session are nearly used up."""
+    ABANDON = auto()
+    """The QUIC connection that carried the frames has ended."""
 
 
 ARGUMENTS: Final[dict[Step, dict[str, str]]] = {

@@ -1,4 +1,4 @@
-"""kaudp: authenticated heartbeats for UDP services.
+"""kaudp: authenticated heartbeats for UDP and QUIC services.
 
 Keeps NAT bindings open and tells, quickly and truthfully, whether the peer is alive, on the
 application's own socket. The protocol is specified in spec/kaudp.md.

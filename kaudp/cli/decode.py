@@ -2,8 +2,9 @@
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -12,6 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from kaudp.cli import keys
 from kaudp.cli.arguments import Arguments, Commands, UsageError, add_command
 from kaudp.cli.capture import Datagram, is_capture, read_capture
+from kaudp.cli.carried import dissect_carried
 from kaudp.cli.dissection import Dissection, OpeningKeys, dissect
 from kaudp.cli.frame_view import frame_facts, frame_text
 from kaudp.cli.output import Output
@@ -23,6 +25,8 @@ TRAFFIC_KEY_BYTES: Final = 32
 _SHOWN_CHARACTERS: Final = 40
 # 43 characters, and what is left of them when one was lost or doubled.
 _KEY_SHAPE: Final = re.compile(r"[A-Za-z0-9_-]{42,44}")
+
+Dissector = Callable[[bytes], Dissection]
 
 
 def add_to(commands: Commands) -> None:
@@ -53,20 +57,30 @@ def add_to(commands: Commands) -> None:
         help="open PROBE, REPLY and CLOSE with this key of 32 bytes; may be given once for "
         "each direction",
     )
+    parser.add_argument(
+        "--carried",
+        action="store_true",
+        help="read frames that a QUIC connection carried, in clear, a context id before them or "
+        "not; not in captures, which hold them encrypted",
+    )
     keys.add_options(parser)
 
 
 def run(arguments: Arguments, output: Output) -> int:
     """Decode everything; 1 if some frame was invalid."""
-    opening = OpeningKeys(keys.optional_key(arguments), arguments.traffic_key)
-    tally = _Tally(output, opening)
+    tally = _Tally(output, _dissector(arguments))
     source = _source(arguments.input)
     data = _hexadecimal(source)
     if data is not None:
         tally.take(Datagram(data), in_capture=False)
     else:
-        _run_over_file(source, tally)
+        _run_over_file(source, tally, carried=arguments.carried)
     return EXIT_INVALID if tally.invalid else 0
+
+
+def _dissector(arguments: Arguments) -> Dissector:
+    opening = OpeningKeys(keys.optional_key(arguments), arguments.traffic_key)
+    return dissect_carried if arguments.carried else partial(dissect, keys=opening)
 
 
 def _source(given: str | None) -> str:
@@ -76,10 +90,12 @@ def _source(given: str | None) -> str:
     return STDIN if given is None else given
 
 
-def _run_over_file(name: str, tally: "_Tally") -> None:
+def _run_over_file(name: str, tally: "_Tally", *, carried: bool) -> None:
     with _opened(name) as file:
         first_bytes = file.peek(4)[:4]  # type: ignore[attr-defined]
         in_capture = is_capture(first_bytes)
+        if in_capture and carried:
+            raise UsageError("expected hexadecimal with --carried, got a capture: QUIC encrypts")
         source = read_capture(first_bytes, file) if in_capture else _read_lines(file)
         for datagram in source:
             tally.take(datagram, in_capture=in_capture)
@@ -91,16 +107,16 @@ def _run_over_file(name: str, tally: "_Tally") -> None:
 class _Tally:
     """Shows frames and counts them."""
 
-    def __init__(self, output: Output, opening: OpeningKeys) -> None:
+    def __init__(self, output: Output, dissector: Dissector) -> None:
         self.frames = 0
         self.invalid = 0
         self.others = 0
         self._output = output
-        self._opening = opening
+        self._dissect = dissector
 
     def take(self, datagram: Datagram | None, *, in_capture: bool) -> None:
         """Show a frame; count what is none of kaudp's where that is to be expected."""
-        dissection = dissect(datagram.data, self._opening) if datagram else None
+        dissection = self._dissect(datagram.data) if datagram else None
         if datagram is None or dissection is None or (in_capture and dissection.foreign):
             self.others += 1
             return

@@ -10,6 +10,7 @@ from kaudp.events import CloseReason, State
 from kaudp.units import MAX_UINT32, MICROSECOND, MILLISECOND
 from kaudp.wire.grammar import (
     CRITICAL,
+    SUITE_CARRIED,
     SUITE_NNPSK0_25519_AESGCM_SHA256,
     AddressFamily,
     FrameType,
@@ -20,6 +21,10 @@ _DIAGNOSTICS: Final = {
     0: "nothing to say",
     1: "detection time expired",
     2: "the path is one-way",
+}
+_SUITES: Final = {
+    SUITE_CARRIED: "carried: in clear, inside QUIC",
+    SUITE_NNPSK0_25519_AESGCM_SHA256: "NNpsk0_25519_AESGCM_SHA256",
 }
 _HEXADECIMAL: Final = {
     "magic": 2,
@@ -94,9 +99,7 @@ def _close_reason(value: int) -> str:
 _MEANINGS: Final[Mapping[str, Callable[[Any], str]]] = {
     "type": _member(FrameType, "no type"),
     "version": lambda value: f"kaudp/{value & 0x7F}",
-    "suite": lambda value: (
-        "NNpsk0_25519_AESGCM_SHA256" if value == SUITE_NNPSK0_25519_AESGCM_SHA256 else "unknown"
-    ),
+    "suite": lambda value: _SUITES.get(value, "unknown"),
     "flags": lambda value: "reserved bits are set" if value else "",
     "cookie": lambda value: "" if any(value) else "none",
     "old_session_id": lambda value: "" if any(value) else "none",

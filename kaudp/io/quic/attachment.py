@@ -26,6 +26,7 @@ from kaudp.events import (
     PeerAddressChanged,
     QuicMode,
     SessionClosed,
+    State,
 )
 from kaudp.io.driver import Driver, production_endpoint
 from kaudp.io.heart import Connection, EventCallback, Pollable
@@ -33,7 +34,7 @@ from kaudp.io.qlog import Qlog
 from kaudp.io.quic import internals
 from kaudp.io.quic.carriage import Carriage, Taken
 from kaudp.io.quic.carriers import CONTEXT_ID, MAX_CONTEXT_ID
-from kaudp.io.quic.endings import RESET, Ending, ending
+from kaudp.io.quic.endings import RESET, Ending, ending, error_code
 from kaudp.io.quic.internals import Closing
 from kaudp.io.quic.modes import Choice, choose, fit, parse_mode
 from kaudp.units import SECOND, milliseconds
@@ -132,12 +133,13 @@ class QuicAttachment(Connection):
         """Look at an event of the connection first; give what goes on to the application."""
         if isinstance(event, ConnectionTerminated) and self._on_gone is not None:
             self._on_gone(self)
-        if self._closed or self._carrier_ended:
+        if self._carrier_ended:
             return (event,)
         self._in_event = True
         try:
             if isinstance(event, HandshakeCompleted):
-                self._begin_or_fail(event.alpn_protocol)
+                if not self._finished:
+                    self._begin_or_fail(event.alpn_protocol)
             elif isinstance(event, ConnectionTerminated):
                 self._end(ending(event, Closing.NEITHER, self._alpn))
             else:
@@ -282,7 +284,7 @@ class QuicAttachment(Connection):
             return
         self._carrier_ended = self._carrier_closed = True
         self.protocol.transmit()
-        self.protocol.close(error_code=int(self._reason))
+        self.protocol.close(error_code=error_code(self._reason))
 
     # Frames out and in.
 
@@ -308,7 +310,7 @@ class QuicAttachment(Connection):
         consumed = self._driver.receive(frame, address)
         if not consumed:
             self._carriage.current = former
-        elif self._session is None:
+        elif self._session is None or self._session.state is State.CLOSED:
             self._adopt()
         elif address != self._session.address and self.mode is QuicMode.PING:
             self._move(self._session, address)
@@ -318,9 +320,9 @@ class QuicAttachment(Connection):
     def _adopt(self) -> None:
         """Take note of the session that the peer has begun."""
         for session in self.sessions:
-            self._session = session
-            assert self.mode is not None  # noqa: S101
-            self._introduce(session, Choice(self.mode, "the peer chose it"))
+            if session is not self._session and self.mode is not None:
+                self._session = session
+                self._introduce(session, Choice(self.mode, "the peer chose it"))
 
     def _move(self, session: Session, address: Address) -> None:
         """Follow QUIC to the peer's new address. Spec: KA-14.8-1."""

@@ -44,6 +44,12 @@ def ending(event: ConnectionTerminated, closing: Closing, alpn: str | None) -> E
     return Ending(CloseReason.CARRIER_CLOSED, by_peer, detail)
 
 
+def error_code(reason: CloseReason | int) -> int:
+    """Give the application error code that tells a peer a reason; 0 for what it may not hear."""
+    told = reason <= CloseReason.KEY_EXHAUSTED or reason in APPLICATION_REASONS
+    return int(reason) if told else 0
+
+
 def _closer(closing: Closing) -> str:
     return {
         Closing.PEER: "by the peer",
