@@ -2,8 +2,9 @@
 
     python -m fuzz.judge fuzz/corpus/parser/*
 
-The same bytes are taken for a datagram, for the body of each transport frame and for both
-handshake payloads. Bytes are shown in hex; an option that is absent is left out.
+The same bytes are taken for a datagram, for the body of each transport frame, for both handshake
+payloads, for a frame that QUIC carries and for a stream of messages. Bytes are shown in hex; an
+option that is absent is left out.
 """
 
 import json
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from kaudp.errors import DropReason, Refused
+from kaudp.io.quic.carriers import Messages
 from kaudp.wire import codec
 from kaudp.wire.grammar import FrameType
 
@@ -34,6 +36,8 @@ def judge(data: bytes) -> dict[str, Any]:
         "close_body": _verdict(lambda plain: codec.parse_body(FrameType.CLOSE, plain), data),
         "init_payload": _verdict(codec.parse_init_payload, data),
         "response_payload": _verdict(codec.parse_response_payload, data),
+        "carried": _verdict(_carried, data),
+        "messages": _verdict(_messages, data),
     }
 
 
@@ -43,6 +47,27 @@ def _datagram(data: bytes) -> dict[str, Any]:
         raise Refused(DropReason.NOT_KAUDP, "for a later draft")
     header = HEADERS[frame_type](data)
     return {"frame": frame_type.name} | header._asdict()
+
+
+def _carried(data: bytes) -> dict[str, Any]:
+    """Judge a whole frame without its session: that one exists is not asked."""
+    frame_type = codec.classify_carried(data)
+    if frame_type is FrameType.INIT:
+        session_id, said = codec.parse_carried_init(data)
+        return {"frame": frame_type.name, "session_id": session_id, "payload": said}
+    if frame_type is FrameType.RESPONSE:
+        session_id, payload = codec.parse_carried(data)
+        answer = codec.parse_response_payload(payload)
+        return {"frame": frame_type.name, "session_id": session_id, "payload": answer}
+    header = codec.parse_transport_header(data)
+    body = codec.parse_body(frame_type, data[codec.TRANSPORT_HEADER_BYTES :])
+    return {"frame": frame_type.name} | header._asdict() | {"body": body}
+
+
+def _messages(data: bytes) -> dict[str, Any]:
+    """Cut what follows the context id of a stream; `inside` tells that a message is not whole."""
+    messages = Messages()
+    return {"messages": [one.hex() for one in messages.frames(data)], "inside": messages.inside}
 
 
 def _verdict(parse: Callable[[bytes], Any], data: bytes) -> dict[str, Any]:

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from fuzz.pair import CARRIED, REPEATS
 from fuzz.script import Step, Verb, write
+from fuzz.streams import BIDIRECTIONAL, END, PEER_IS_SERVER, PREAMBLES, RESET, STREAMS
 from kaudp.units import MICROSECOND, MILLISECOND, SECOND
 from kaudp.wire.grammar import FrameType
 
@@ -68,6 +70,38 @@ def _parser_inputs() -> Iterator[tuple[str, bytes]]:
     for test in _tests("derivations"):
         if test["function"] == "cookie":
             yield f"{test['id']}.cookie", bytes.fromhex(test["expected"]["frame"])
+    yield from _carried_parser_inputs()
+
+
+def _carried_parser_inputs() -> Iterator[tuple[str, bytes]]:
+    for test in _tests("carried"):
+        if test["kind"] == "frame":
+            yield f"{test['id']}.carried", bytes.fromhex(test["frame"])
+        elif test["kind"] == "datagram":
+            yield f"{test['id']}.quic-datagram", bytes.fromhex(test["datagram"])
+        else:
+            yield from _streams(test)
+
+
+def _streams(test: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
+    """Give a stream of messages by itself, and the events as streams.py reads them."""
+    prefix = bytes.fromhex(test["prefix"])
+    if len(test["events"]) == 1:
+        data = bytes.fromhex(test["events"][0]["data"])
+        yield f"{test['id']}.messages", data.removeprefix(prefix)
+    if prefix == PREAMBLES[0]:
+        setting = PEER_IS_SERVER if test["peer"] == "server" else 0
+        yield f"{test['id']}.streams", bytes([setting]) + b"".join(map(_event, test["events"]))
+
+
+def _event(event: dict[str, Any]) -> bytes:
+    """Write an event of a stream as streams.py reads it, in pieces of 255 bytes."""
+    stream_id, data = event["stream_id"], bytes.fromhex(event["data"])
+    head = stream_id // 4 % STREAMS | (0 if stream_id & 2 else BIDIRECTIONAL)
+    pieces = [data[at : at + 255] for at in range(0, len(data), 255)] or [b""]
+    written = [bytes([head, len(piece)]) + piece for piece in pieces]
+    ends = {None: 0, "end": END, "reset": RESET}[event["ended"]]
+    return b"".join(written[:-1]) + bytes([head | ends]) + written[-1][1:]
 
 
 def _endpoint_inputs() -> Iterator[tuple[str, bytes]]:
@@ -89,6 +123,35 @@ def _endpoint_inputs() -> Iterator[tuple[str, bytes]]:
         yield f"scenario-{name}", script
     for name, script in FOUND.items():
         yield f"found-{name}", script
+    yield from _carried_endpoint_inputs()
+
+
+def _carried_endpoint_inputs() -> Iterator[tuple[str, bytes]]:
+    for name in CARRIED_TOO:
+        script = SCENARIOS[name]
+        yield f"carried-{name}", bytes([script[0] | CARRIED]) + script[1:]
+    for test in _tests("carried"):
+        if test["kind"] == "frame" and test["carrier"] == "quic" and "init" in test["id"]:
+            frame = bytes.fromhex(test["frame"])
+            script = write(CARRIED, UP, (Step.STRANGER, {"data": frame}))
+            yield f"carried-stranger-{test['id']}", script
+    for test in _tests("frames"):
+        if test["reason"] in ("malformed", "reserved_flag", "unknown_critical_option"):
+            script = _sealed(test)
+            yield f"carried-{test['id']}", bytes([script[0] | CARRIED]) + script[1:]
+    yield "carried-abandoned", write(CARRIED | REPEATS, UP, _call(Verb.ABANDON, ON_CLIENT), SHORT)
+    yield (
+        "carried-abandoned-by-peer",
+        write(CARRIED, UP, _call(Verb.ABANDON, session=1), SHORT, SHORT),
+    )
+    yield (
+        "carried-abandoned-while-connecting",
+        write(CARRIED, _call(Verb.ABANDON, ON_CLIENT), UP, _call(Verb.CONNECT, ON_CLIENT), UP),
+    )
+    yield (
+        "carried-abandoned-while-closing",
+        write(CARRIED, UP, _call(Verb.CLOSE, ON_CLIENT), _call(Verb.ABANDON, ON_CLIENT), SHORT),
+    )
 
 
 def _sealed(test: dict[str, Any]) -> bytes:
@@ -238,6 +301,15 @@ SCENARIOS: Final[dict[str, bytes]] = {
     ),
     "deaf": write(1, (Step.DEAF, {}), (Step.DEAF, {"side": ON_CLIENT}), UP, SHORT, SHORT, SHORT),
 }
+
+# What is played inside QUIC as well.
+CARRIED_TOO: Final = (
+    *("healthy", "healthy-fastest", "no-answer", "down-and-back", "one-way-to-server"),
+    *("one-way-to-client", "stalls", "replayed", "reflected", "damaged", "rebound"),
+    *("told-options", "told-lies", "closed-by-client", "closed-by-server", "closed-crossing"),
+    *("paused", "worn-out", "three-sessions", "more-embryos-than-fit", "embryos-spoken-to"),
+    *("taken-over", "lying-responder", "close-reason-in-handshake", "deaf"),
+)
 
 # What broke an invariant once, cut down to what it takes.
 FOUND: Final[dict[str, bytes]] = {

@@ -29,7 +29,9 @@ CRATES = Path("/usr/share/cargo/registry")
 
 
 def _output(*argv: str) -> str:
-    """What a command prints, or nothing when it fails."""
+    """What a command prints, or nothing when it fails or is not there."""
+    if not shutil.which(argv[0]):
+        return ""
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else ""
 
@@ -40,7 +42,7 @@ def _debian_version(package: str) -> str:
 
 def _run(argv: list[str], cwd: Path, env: Mapping[str, str] | None = None) -> None:
     """Run a build; its output goes to stderr, so that stdout stays the caller's."""
-    subprocess.run(argv, cwd=cwd, env={**os.environ, **(env or {})}, check=True, stdout=sys.stderr)
+    subprocess.run(argv, cwd=cwd, env={**os.environ, **(env or {})}, check=True, stdout=2)
 
 
 class Peer:

@@ -4,13 +4,14 @@ It is the extra `kaudp[quic]`; without it everything else works.
 """
 
 import logging
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from kaudp.cli.arguments import Arguments, Parser, UsageError, one_of
 from kaudp.cli.output import Output
 from kaudp.events import QUIC_ALPN
-from kaudp.io.entrance import _quic as quic_module
+from kaudp.io.entrance import quic_module
 
 MODES: Final = ("auto", "datagram", "stream", "ping")
 # A server that speaks none of these speaks something that only its owner can name.
@@ -82,14 +83,13 @@ def client_settings(arguments: Arguments) -> dict[str, Any]:
     }
 
 
-def server_certificate(arguments: Arguments) -> Certificate | None:
-    """Read or make the certificate to serve QUIC with, None without QUIC.
+def refuse_server_options(arguments: Arguments) -> None:
+    """Raise `UsageError` where an option is of no use without QUIC."""
+    _refuse(arguments, ("cert", "cert_key", "self_signed"), "--quic")
 
-    Raises `UsageError` and `ConfigError`.
-    """
-    if not arguments.quic:
-        _refuse(arguments, ("cert", "cert_key", "self_signed"), "--quic")
-        return None
+
+def server_certificate(arguments: Arguments) -> Certificate:
+    """Read or make the certificate to serve QUIC with. Raises `UsageError` and `ConfigError`."""
     files = (arguments.cert, arguments.cert_key)
     if (files[0] is None) != (files[1] is None):
         raise UsageError("expected --cert FILE and --cert-key FILE together, got one of them")
@@ -100,9 +100,12 @@ def server_certificate(arguments: Arguments) -> Certificate | None:
     # Also tells whether aioquic is there, before a file is written.
     _configurations()
     certificates = quic_module("certificates")
-    if arguments.self_signed and not _exist(files):
-        return _made(certificates, files)
-    return certificates.load(*files)
+    if not arguments.self_signed or _exist(files):
+        return certificates.load(*files)
+    certificate = certificates.self_signed()
+    if files[0] is not None:
+        certificate.save(*files)
+    return certificate
 
 
 def server_configuration(certificate: Certificate) -> Configuration:
@@ -113,7 +116,8 @@ def server_configuration(certificate: Certificate) -> Configuration:
 def say_certificate(certificate: Certificate, arguments: Arguments, output: Output) -> None:
     """Tell what clients may compare, and what they need in order to trust it."""
     until = certificate.ends
-    text = f"certificate SHA-256 {certificate.fingerprint}, valid until {until:%Y-%m-%d %H:%M} UTC"
+    verb = "valid until" if until > datetime.now(UTC) else "expired on"
+    text = f"certificate SHA-256 {certificate.fingerprint}, {verb} {until:%Y-%m-%d %H:%M} UTC"
     if certificate.self_signed:
         trust = "--insecure" if arguments.cert is None else f"--ca {arguments.cert}"
         text += f"; self-signed: clients need {trust}"
@@ -140,13 +144,6 @@ def _exist(files: tuple[str | None, str | None]) -> bool:
     if len(there) == 1:
         raise UsageError(f"expected both files of --cert and --cert-key or none, got {there[0]!r}")
     return bool(there)
-
-
-def _made(certificates: Any, files: tuple[str | None, str | None]) -> Certificate:  # noqa: ANN401
-    certificate = certificates.self_signed()
-    if files[0] is not None:
-        certificate.save(*files)
-    return certificate
 
 
 def _refuse(arguments: Arguments, names: tuple[str, ...], needed: str) -> None:

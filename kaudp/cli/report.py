@@ -96,7 +96,7 @@ class Report:
             self._replies += 1
             self._show_reply(event)
         elif isinstance(event, IntervalAdjusted):
-            self._show_interval("warning", event.interval, event.why)
+            self._show_interval("warning", event.interval, event.why.removeprefix("interval_ms: "))
         elif isinstance(event, ConnectFailed):
             self._failure = event
             if self._output.as_json:

@@ -60,9 +60,11 @@ def add_to(commands: Commands) -> None:
 
 def run(arguments: Arguments, output: Output) -> int:
     """Serve until a signal comes."""
-    key = _key_beside_quic(arguments) if arguments.quic else keys.required_key(arguments)
-    certificate = quic.server_certificate(arguments)
-    return asyncio.run(_serve(arguments, key, certificate, output))
+    if not arguments.quic:
+        quic.refuse_server_options(arguments)
+        return asyncio.run(_serve(arguments, keys.required_key(arguments), None, output))
+    key = _key_beside_quic(arguments)
+    return asyncio.run(_serve(arguments, key, quic.server_certificate(arguments), output))
 
 
 def _key_beside_quic(arguments: Arguments) -> PresharedKey | None:

@@ -72,8 +72,6 @@ class Liveness:
         wait = self._detector.longest_wait(self.judged_interval)
         return max(wait, self.judged_interval + 2 * self.pto + self._min_suspicion)
 
-    
-
     @property
     def suspicion_probes(self) -> int:
         """How many probes the present suspicion has sent, 0 without one."""

@@ -96,7 +96,7 @@ class TimerQueue(Generic[S]):
             deadline is None or (queued is not None and queued <= deadline)
         ):
             return
-        self.discard(item)
+        self._forget(item)
         if deadline is not None:
             item.queued_at = deadline
             self._serial += 1
@@ -104,7 +104,12 @@ class TimerQueue(Generic[S]):
         self._uncover()
 
     def discard(self, item: S) -> None:
-        """Forget an item. Its entry stays until it comes up, or until half of all are such."""
+        """Forget an item."""
+        self._forget(item)
+        self._uncover()
+
+    def _forget(self, item: S) -> None:
+        """Let an item's entry be stale: it stays until it comes up, or half of all are such."""
         if item.queued_at is None:
             return
         item.queued_at = None

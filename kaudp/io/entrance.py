@@ -64,7 +64,7 @@ def connect(
         )
     if key is not None:
         raise ConfigError("expected no key= for a quic:// URL: TLS authenticates the server")
-    over_quic = _quic("client").connect
+    over_quic = quic_module("client").connect
     return _noted(
         qlog,
         "client",
@@ -97,7 +97,7 @@ def serve(
     given = {name: limit for name, limit in limits.items() if limit is not None}
     chosen: Config = replace(config or Config.server(), **given)  # type: ignore[arg-type]
     if quic is not None and (scheme == "quic" or keys is not None):
-        server = _quic("server").QuicServer
+        server = quic_module("server").QuicServer
         return _noted(
             qlog,
             "server",
@@ -134,7 +134,7 @@ def attach_quic(
     Raises `QuicError` when the connection is up and cannot do what is asked, and `ConfigError`.
     Spec: section 14.
     """
-    attachment: QuicAttachment = _quic("attachment").attach(
+    attachment: QuicAttachment = quic_module("attachment").attach(
         protocol,
         mode=mode,
         peer_speaks_kaudp=peer_speaks_kaudp,
@@ -162,7 +162,7 @@ async def _noted(
             yield made
 
 
-def _quic(module: str) -> Any:  # noqa: ANN401
+def quic_module(module: str) -> Any:  # noqa: ANN401
     """Import a module of `kaudp.io.quic`. Raises `ConfigError` without the extra."""
     try:
         return import_module(f"kaudp.io.quic.{module}")

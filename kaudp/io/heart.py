@@ -12,7 +12,7 @@ from kaudp.core.outbox import EventQueue
 from kaudp.core.session import Session
 from kaudp.core.stats import Stats
 from kaudp.errors import DropReason
-from kaudp.events import CloseReason, ConnectFailed, Event, SessionClosed, State
+from kaudp.events import CloseReason, ConnectFailed, Event, QuicMode, SessionClosed, State
 from kaudp.io.driver import Driver
 from kaudp.io.sockets import READ_BATCH
 from kaudp.units import SECOND
@@ -190,6 +190,11 @@ class Connection(Heart):
     def stats(self) -> Stats:
         """What was measured so far."""
         return self.session.stats
+
+    @property
+    def mode(self) -> QuicMode | None:
+        """How heartbeats travel inside QUIC; None over UDP, and while it is not known."""
+        return None
 
     def pause(self, seconds: float) -> None:
         """Ask the peer to expect nothing for a while; 0 ends a pause."""

@@ -204,6 +204,18 @@ def parse_carried(data: bytes) -> tuple[bytes, bytes]:
     return _CARRIED_HEADER.unpack_from(data)[4], data[_CARRIED_HEADER.size :]
 
 
+def parse_carried_init(data: bytes) -> tuple[bytes, InitPayload]:
+    """Read INIT as QUIC carries it: the session id and the payload, or raise `Refused`.
+
+    No tag and no session id vouch for it, so only a whole one is ours. Spec: KA-14.1-4.
+    """
+    session_id, plaintext = parse_carried(data)
+    try:
+        return session_id, parse_init_payload(plaintext)
+    except Refused as refused:
+        raise Refused(DropReason.NOT_KAUDP, str(refused)) from None
+
+
 def build_carried(frame_type: FrameType, session_id: bytes, payload: bytes) -> bytes:
     """Build INIT or RESPONSE as QUIC carries it. Spec: KA-14.1-1."""
     header = _CARRIED_HEADER.pack(

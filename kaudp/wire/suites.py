@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from kaudp.errors import DropReason, Refused
 from kaudp.wire import codec
 from kaudp.wire.codec import InitPayload, ResponsePayload
 from kaudp.wire.grammar import FrameType
@@ -156,12 +155,7 @@ class OpenedCarriedInit:
     def __init__(self, credential: Carried, data: bytes) -> None:
         self.credential: Credential = credential
         self.data = data
-        self.sender_session_id, plaintext = codec.parse_carried(data)
-        try:
-            self.payload = codec.parse_init_payload(plaintext)
-        except Refused as refused:
-            # No tag and no session id vouch for INIT: only a whole one is ours. KA-14.1-4.
-            raise Refused(DropReason.NOT_KAUDP, str(refused)) from None
+        self.sender_session_id, self.payload = codec.parse_carried_init(data)
 
     def respond(self, answer: ResponsePayload, entropy: Entropy) -> tuple[bytes, FrameKeys]:
         """Write the RESPONSE."""

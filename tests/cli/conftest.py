@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from kaudp.cli import main
+from kaudp.io.quic import certificates
 from tests.cli.running import KEY, Process
 
 Call = Callable[..., tuple[int, str, str]]
@@ -47,3 +48,24 @@ def serve(start: Start) -> Callable[..., tuple[Process, str]]:
         return process, process.wait_for(pattern)[1]
 
     return begin
+
+
+@pytest.fixture
+def serve_quic(start: Start) -> Callable[..., tuple[Process, str]]:
+    """Start `kaudp serve --quic` on a free port; give the process and its address."""
+
+    def begin(*options: str, **changes: str) -> tuple[Process, str]:
+        process = start("serve", "127.0.0.1:0", "--quic", "--preset", "lan", *options, **changes)
+        pattern = r'"address": "(\S+)"' if "--json" in options else r"listening on (\S+),"
+        return process, process.wait_for(pattern)[1]
+
+    return begin
+
+
+@pytest.fixture(scope="session")
+def pem(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """Give the files of a self-signed certificate and its key."""
+    folder = tmp_path_factory.mktemp("pem")
+    files = str(folder / "cert.pem"), str(folder / "key.pem")
+    certificates.self_signed().save(*files)
+    return files

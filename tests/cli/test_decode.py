@@ -16,6 +16,7 @@ import dpkt.pcapng
 import pytest
 
 from kaudp.cli import main
+from kaudp.cli.carried import dissect_carried
 from kaudp.cli.dissection import OpeningKeys, dissect
 from kaudp.wire.keys import PresharedKey
 from tests.cli.conftest import Call
@@ -35,6 +36,8 @@ def by_id(tests: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 FRAMES = vectors("frames")
 HANDSHAKES = vectors("handshake")
+CARRIED = [test for test in vectors("carried") if test["kind"] == "frame"]
+CARRIED = [test for test in CARRIED if test["carrier"] == "quic" and test["frame"]]
 PROBE = by_id(FRAMES)["steady-probe"]
 INIT = by_id(HANDSHAKES)["ipv4"]
 STUN = "000100002112a442" + "00" * 12
@@ -101,6 +104,60 @@ def test_an_opened_init_is_checked(case: str, call: Call) -> None:
     code, (init,) = decoded(call, test["init"], f"--key={key_text(test)}")
     assert (code, init["reason"]) == (1, test["reason"])
     assert "payload." in init["detail"]
+
+
+@pytest.mark.parametrize("prefix", ["", "d06b617564702f31"], ids=["bare", "context id"])
+@pytest.mark.parametrize("test", CARRIED, ids=lambda test: test["id"])
+def test_a_carried_frame_is_shown_or_refused_as_its_vector_says(
+    test: dict[str, Any], prefix: str, call: Call
+) -> None:
+    code, (frame,) = decoded(call, "--carried", prefix + test["frame"])
+    if test["result"] == "valid":
+        assert (code, frame["valid"], frame["reason"]) == (0, True, None)
+        assert [*frame["header"].values()] == [*test["header"].values()]
+        if test["body"]:
+            assert frame["body"] == test["body"] | {"options": test["options"]}
+        else:
+            parameters = frame["payload"].pop("parameters")
+            assert frame["payload"] | parameters == test["payload"]
+    elif test["reason"] not in NEEDS_SESSION:
+        # Nothing but its payload shows an INIT to be kaudp's. KA-14.1-4.
+        is_init = frame["frame"] == "INIT"
+        reason = "not_kaudp" if is_init else test["reason"]
+        assert (code, frame["valid"], frame["reason"]) == (1, False, reason)
+        assert frame["detail"].startswith(f"{reason}: ")
+
+
+def test_a_carried_frame_is_a_tree_in_clear(call: Call) -> None:
+    frame = by_id(CARRIED)["init-plain"]["frame"]
+    code, out, err = call("decode", "--carried", frame)
+    words = [" ".join(line.split()) for line in out.splitlines()]
+    assert (code, err, words[0]) == (0, "", "INIT, 52 bytes")
+    assert "suite 0x00 carried: in clear, inside QUIC" in words
+    assert "payload" in words
+    assert "desired_interval_us 10000000 10 s" in words
+
+
+@pytest.mark.parametrize("kind", ["00", "03", "07", "ff"])
+def test_a_carried_frame_of_no_type_is_refused_with_the_reason(kind: str, call: Call) -> None:
+    code, (frame,) = decoded(call, "--carried", f"0b{kind}8100" + "00" * 60)
+    assert (code, frame["reason"], frame["frame"]) == (1, "not_kaudp", None)
+    assert "header.type: expected " in frame["detail"]
+
+
+def test_noise_is_taken_for_a_carried_frame_without_an_error() -> None:
+    rng = Random(20261122)
+    starts = [bytes.fromhex(test["frame"]) for test in CARRIED[:40]]
+    for _ in range(2000):
+        data = bytearray(rng.choice(starts) + rng.randbytes(rng.randrange(4)))
+        data[rng.randrange(len(data))] = rng.randrange(256)
+        assert dissect_carried(bytes(data)).size == len(data)
+
+
+def test_a_capture_holds_no_carried_frames(call: Call, tmp_path: Path) -> None:
+    capture = tmp_path / "quic.pcap"
+    capture.write_bytes(bytes.fromhex("d4c3b2a1") + bytes(20))
+    assert "--carried" in one_line_error(call("decode", "--carried", str(capture)))
 
 
 def test_what_fields_mean_is_said(call: Call) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kaudp import events
-from kaudp.cli.notices import KINDS, say_event
+from kaudp.cli.notices import KINDS, event_facts, say_event
 from kaudp.cli.output import Output
 from kaudp.cli.wording import address_text, amount, share, span
 from kaudp.events import (
@@ -15,10 +15,13 @@ from kaudp.events import (
     ConnectFailed,
     DownReason,
     Event,
+    IntervalAdjusted,
+    ModeChosen,
     OwnAddressChanged,
     PeerAddressChanged,
     PeerPaused,
     PeerRestarted,
+    QuicMode,
     RoundTrip,
     SessionClosed,
     SessionDown,
@@ -39,13 +42,17 @@ TOLD = [
     (SessionDown(SESSION, 0, DownReason.UNREACHABLE_REPORTED), "reported it unreachable"),
     (SessionClosed(SESSION, 0, CloseReason.SHUTDOWN, True), "CLOSED: SHUTDOWN, by the peer"),
     (SessionClosed(SESSION, 0, 0x8001, False), "CLOSED: 0x8001, by this side"),
+    (SessionClosed(SESSION, 0, CloseReason.CARRIER_IDLE, False, "idle"), "by this side; idle"),
     (ConnectFailed(SESSION, 0, True), "unreachable"),
+    (ConnectFailed(SESSION, 0, False, "TLS alert"), "CONNECT_FAILED: TLS alert"),
     (PeerRestarted(SESSION, 0), "PEER_RESTARTED: "),
     (PeerAddressChanged(SESSION, 0, OLD, NEW), "from 192.0.2.1:4711 to 192.0.2.2:4712"),
     (OwnAddressChanged(SESSION, 0, OLD, ("2001:db8::1", 9)), "sees us at [2001:db8::1]:9"),
     (OwnAddressChanged(SESSION, 0, OLD, None), "sees us at another address"),
     (PeerPaused(SESSION, 0, 2 * SECOND), "no judgement for 2 s"),
     (PeerPaused(SESSION, 0, 0), "the pause is over"),
+    (ModeChosen(SESSION, 0, QuicMode.PING, "ALPN is h3"), "MODE: ping: ALPN is h3"),
+    (IntervalAdjusted(SESSION, 0, 2 * SECOND, SECOND, "idle"), "warning: 1 s instead of 2 s: idle"),
 ]
 
 
@@ -65,6 +72,16 @@ def test_an_event_is_told(event: Event, words: str, capsys: pytest.CaptureFixtur
     say_event(event, Output(as_json=True), peer=True)
     facts = json.loads(capsys.readouterr().out)
     assert (facts["event"], facts["peer"]) == (type(event).__name__, "192.0.2.1:4711")
+
+
+def test_facts_are_plain_values() -> None:
+    chosen = event_facts(ModeChosen(SESSION, 0, QuicMode.PING, "ALPN is h3"))
+    assert (chosen["mode"], chosen["why"]) == ("ping", "ALPN is h3")
+    adjusted = event_facts(IntervalAdjusted(SESSION, 0, 2 * SECOND, SECOND, "idle"))
+    assert (adjusted["asked"], adjusted["interval"]) == (2, 1)
+    nowhere: Any = SimpleNamespace(address=None)
+    failed = event_facts(ConnectFailed(nowhere, 0, False, "TLS alert"))
+    assert (failed["peer"], failed["detail"]) == (None, "TLS alert")
 
 
 def test_values_are_written_for_people() -> None:

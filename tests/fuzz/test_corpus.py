@@ -76,3 +76,19 @@ def test_the_judge_agrees_with_the_vectors_on_every_body() -> None:
             assert verdict.get("reason") == test["reason"], test["id"]
             judged += 1
     assert judged > 50
+
+
+def test_the_judge_agrees_with_the_vectors_on_every_carried_frame() -> None:
+    tests = json.loads((make_corpus.VECTORS / "carried.json").read_text())["tests"]
+    judged = 0
+    for test in tests:
+        if test["kind"] != "frame" or test["carrier"] == "udp":
+            continue
+        verdict = judge(bytes.fromhex(test["frame"]))["carried"]
+        if verdict["result"] == "invalid" or test["result"] == "valid":
+            assert verdict["result"] == test["result"], test["id"]
+            assert verdict.get("reason") == test["reason"], test["id"]
+            judged += 1
+        else:  # only the session can tell
+            assert test["reason"] != "not_kaudp", test["id"]
+    assert judged > 150

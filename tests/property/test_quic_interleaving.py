@@ -28,9 +28,7 @@ from tests.io.quic.pairs import (
 )
 
 MAX_DATAGRAM = 1_150
-PIECES = settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+PIECES = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 class Datagram(NamedTuple):
@@ -128,6 +126,7 @@ class Expected:
         self.streams: dict[tuple[int, int], tuple[bytes, str]] = {}
         self.pings: list[asyncio.Task[None]] = []
         self.from_application = False
+        self.hearts_listen = True
         for number, side in enumerate(self.sides):
             self._spy(number, side)
 
@@ -167,9 +166,7 @@ class Expected:
 
     async def _stream(self, action: Stream) -> None:
         side = self.sides[action.side]
-        stream_id = side.quic.get_next_available_stream_id(
-            is_unidirectional=action.unidirectional
-        )
+        stream_id = side.quic.get_next_available_stream_id(is_unidirectional=action.unidirectional)
         for number, piece in enumerate(action.pieces):
             last = action.end == "fin" and number == len(action.pieces) - 1
             side.send_stream(piece, stream_id=stream_id, end=last)
@@ -210,11 +207,16 @@ class Expected:
             other = 1 - number
             judged = [(data, self.is_frame(data, number)) for data in self.own[other]]
             doubtful = [data for data, verdict in judged if verdict is None]
+            # An application that posed as a heart and began a session gets the answer.
+            doubtful += [data for data in self.heartbeats[other] if not self.is_frame(data, number)]
             arrived = [data for data in side.datagrams if data not in doubtful]
             assert arrived == [data for data, verdict in judged if verdict is False]
         for (sender, stream_id), (payload, end) in self.streams.items():
             receiver = self.sides[1 - sender]
-            assert bytes(receiver.streams[stream_id]) == payload
+            # What may yet become the context id is held back until it is decided.
+            undecided = end == "open" and stream_id & 2 and CONTEXT.startswith(payload)
+            held = undecided and self.hearts_listen
+            assert bytes(receiver.streams[stream_id]) == (b"" if held else payload)
             assert (stream_id in receiver.ended) == (end == "fin")
             assert (stream_id in receiver.resets) == (end == "reset")
         for number, side in enumerate(self.sides):
@@ -286,6 +288,7 @@ def test_an_unaware_peer_gets_all_of_the_application_and_beside_it_ping(
                 await expected.do(action)
             await asyncio.sleep(1)
             # Nothing is a frame where nobody listens.
+            expected.hearts_listen = False
             expected.is_frame = lambda data, receiver: False  # type: ignore[method-assign]
             expected.check()
             assert expected.heartbeats == [[], []]

@@ -204,10 +204,10 @@ def test_the_newest_heartbeat_stream_counts() -> None:
     message = (48).to_bytes(2, "big") + bytes(48)
     assert streams.take(StreamDataReceived(PREAMBLE + message, False, 6)).frames == [bytes(48)]
     newer = streams.take(StreamDataReceived(PREAMBLE + message, False, 10))
-    assert (newer.frames, newer.abandoned) == ([bytes(48)], 6)
-    assert streams.take(StreamDataReceived(message, False, 6)) == ([], [], None, None)
+    assert (newer.frames, newer.abandoned) == ([bytes(48)], (6,))
+    assert streams.take(StreamDataReceived(message, False, 6)) == ([], [], (), None)
     late = streams.take(StreamDataReceived(PREAMBLE + message, False, 2))
-    assert (late.frames, late.abandoned) == ([], 2)
+    assert (late.frames, late.abandoned) == ([], (2,))
     assert streams.take(StreamDataReceived(message, False, 10)).frames == [bytes(48)]
 
 

@@ -370,37 +370,18 @@ def test_estimates(vector: dict[str, Any]) -> None:
 HANDSHAKE_TYPES = (FrameType.INIT, FrameType.RESPONSE)
 PEER = ("192.0.2.1", 1)
 PARAMETERS = Parameters(10_000_000, 1_000_000, 100_000, 16, 0)
+
+
 # Where the library does otherwise than the text, and what it does.
-DIFFERS = {
-    **dict.fromkeys(
-        (
-            *("init-critical-option", "init-close-reason", "init-option-twice"),
-            *("init-17-options", "init-option-past-the-end"),
-            *("init-desired-interval-us-0", "init-suspicion-burst-0"),
-        ),
-        "an INIT whose payload is not legal is left to the application",
-    ),
-    "stream-reset-after-illegal-length": "the reset of an abandoned stream counts again",
-    "streams-older-after-malformed-newer": "the rest of an older stream goes to the application",
-    "streams-application-resets-unsaid": "a reset below the newest stream is swallowed",
-}
-
-
 def carried(kind: str, *, valid: bool = False) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(
         "vector",
         [
-            pytest.param(v, id=v["id"], marks=marks_of(v["id"]))
+            pytest.param(v, id=v["id"])
             for v in load("carried")
             if v["kind"] == kind and (not valid or v["result"] == "valid")
         ],
     )
-
-
-def marks_of(test_id: str) -> list[pytest.MarkDecorator]:
-    if test_id not in DIFFERS:
-        return []
-    return [pytest.mark.xfail(raises=AssertionError, strict=True, reason=DIFFERS[test_id])]
 
 
 def carried_receiver(vector: dict[str, Any], frame: bytes) -> Endpoint:

@@ -104,9 +104,11 @@ class Stage:
         self._ends = 0.0
 
     def __enter__(self) -> Self:
-        self._folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="kaudp-system-")))
-        make_certificate(self._folder, SERVER)
-        self.network = self._stack.enter_context(network(self.case.name))
+        with self._stack as stack:
+            self._folder = Path(stack.enter_context(TemporaryDirectory(prefix="kaudp-system-")))
+            make_certificate(self._folder, SERVER)
+            self.network = stack.enter_context(network(self.case.name))
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(

@@ -3,11 +3,22 @@
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.system import bounds
-from tests.system.topology import PREFIX, Namespace, Network, Way, network, remove_leftovers, run
+from tests.system import bounds, scenarios
+from tests.system.record import Record
+from tests.system.topology import (
+    PREFIX,
+    CommandError,
+    Namespace,
+    Network,
+    Way,
+    network,
+    remove_leftovers,
+    run,
+)
 
 pytestmark = pytest.mark.system
 
@@ -21,6 +32,20 @@ def test_a_network_is_gone_after_an_error() -> None:
     with sleeper:
         assert sleeper.wait(5) == -signal.SIGKILL
     assert not present(built)
+
+
+def test_nothing_is_left_where_a_stage_cannot_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str) -> Network:
+        raise CommandError(name)
+
+    made: list[Path] = []
+    monkeypatch.setattr(scenarios, "network", refuse)
+    monkeypatch.setattr(scenarios, "make_certificate", lambda folder, _: made.append(folder))
+    record = Record("unset")
+    stage = scenarios.Stage(scenarios.CASES["cut"], record, scenarios.Gate(()), seconds=1)
+    with pytest.raises(CommandError), stage:
+        pass
+    assert [folder.exists() for folder in made] == [False]
 
 
 def test_what_a_crashed_run_left_is_removed() -> None:

@@ -64,10 +64,12 @@ class QuicAttachment(Connection):
         on_event: EventCallback | None,
         qlog: Qlog | None = None,
         on_gone: Callable[["QuicAttachment"], object] | None = None,
+        address: Address | None = None,
     ) -> None:
         self.protocol = protocol
         self._qlogs = () if qlog is None else (qlog,)
         self._on_gone = on_gone
+        self._address = address
         self._quic: QuicConnection = internals.connection_of(protocol)
         self._is_client = self._quic.configuration.is_client
         self._config = self._fitted = config
@@ -91,6 +93,7 @@ class QuicAttachment(Connection):
             self._begin(internals.alpn(self._quic))
         elif self._is_client:
             self._connect()
+            self._settle()
         self._hook()
 
     @property
@@ -264,7 +267,7 @@ class QuicAttachment(Connection):
         return Driver(endpoint, self._transmit, qlogs=self._qlogs)
 
     def _connect(self) -> Session:
-        address = internals.peer_address(self._quic)
+        address = internals.peer_address(self._quic) or self._address
         self._session = self._driver.connect(address, key_id=self._carried.key_id)
         return self._session
 

@@ -3,6 +3,7 @@
 What is a frame's and what the application's is sorted here; what a frame means is not.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -103,12 +104,13 @@ class Carriage:
     def _stream_event(self, event: StreamDataReceived | StreamReset) -> Taken:
         """Spec: KA-14.3-2."""
         if not self._listens:
-            return Taken(passed=[event])
+            # Streams that nobody reads are dropped, in silence: a server may need them open.
+            return NOTHING if self._dedicated else Taken(passed=[event])
         frames, passed, unwanted, refused = self._peer_streams.take(event)
         if self._dedicated and passed:
-            unwanted, refused, passed = event.stream_id, DropReason.UNEXPECTED, []
-        if unwanted is not None:
-            self._refuse(unwanted)
+            unwanted, refused, passed = (event.stream_id,), DropReason.UNEXPECTED, []
+        for stream_id in unwanted:
+            self._refuse(stream_id)
         return Taken(frames, self._stream, passed, refused=refused)
 
     def _stopped(self, event: StopSendingReceived) -> Taken:
@@ -117,8 +119,9 @@ class Carriage:
         return Taken(passed=[event])
 
     def _refuse(self, stream_id: int) -> None:
-        """Let the peer know that nobody reads a stream, and keep nothing of it."""
-        self._quic.stop_stream(stream_id, STREAM_REFUSED)
+        """Let the peer know that nobody reads a stream, unless that is over."""
+        with contextlib.suppress(ValueError):
+            self._quic.stop_stream(stream_id, STREAM_REFUSED)
 
 
 _TAKERS: Final[Mapping[type[QuicEvent], Callable[[Carriage, Any], Taken]]] = {

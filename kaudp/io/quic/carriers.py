@@ -50,7 +50,8 @@ class DatagramCarrier:
         size = 1 + size_uint_var(len(datagram)) + len(datagram)
         if size > min(internals.peer_datagram_limit(self._quic), internals.packet_room(self._quic)):
             return "too_long"
-        if any(waiting is self._last for waiting in internals.waiting_datagrams(self._quic)):
+        waiting = internals.waiting_datagrams(self._quic)
+        if waiting and any(datagram is self._last for datagram in waiting):
             return "would_block"
         self._last = datagram
         self._quic.send_datagram_frame(datagram)

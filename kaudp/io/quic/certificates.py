@@ -75,6 +75,11 @@ def self_signed() -> ServerCertificate:
         .not_valid_after(now + timedelta(days=SELF_SIGNED_DAYS))
         .add_extension(x509.SubjectAlternativeName(_own_names()), critical=False)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        # Certificates of several machines have one name: in a bundle their keys tell them apart.
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False
+        )
         # Some verifiers refuse a server that shows an authority's certificate as its own.
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     )

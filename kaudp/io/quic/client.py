@@ -53,6 +53,7 @@ async def connect(
             accept=False,
             on_event=None,
             qlog=qlog,
+            address=address,
         )
         attached.append(attachment)
         return protocol

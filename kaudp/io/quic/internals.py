@@ -26,9 +26,6 @@ class Closing(Enum):
     PEER = "peer"
 
 
-
-
-
 def connection_of(protocol: QuicConnectionProtocol) -> QuicConnection:
     """Give the sans-I/O connection of a protocol."""
     return protocol._quic

@@ -17,13 +17,13 @@ _UNIDIRECTIONAL: Final = 2
 class Taken(NamedTuple):
     """What an event gave: frames of ours, and the events that go on to the application.
 
-    `abandoned` names a stream of ours that is no longer wanted, `refused` why something was
+    `abandoned` names streams of ours that are no longer wanted, `refused` why something was
     dropped.
     """
 
     frames: list[bytes]
     passed: list[QuicEvent]
-    abandoned: int | None = None
+    abandoned: tuple[int, ...] = ()
     refused: DropReason | None = None
 
 
@@ -41,6 +41,7 @@ class PeerStreams:
         self._applications: set[int] = set()
         self._abandoned: set[int] = set()
         self._newest = -1
+        self._open = False
         self._messages = Messages()
 
     def take(self, event: StreamDataReceived | StreamReset) -> Taken:
@@ -72,14 +73,12 @@ class PeerStreams:
 
     def _begin(self, stream_id: int, data: bytes, *, end: bool) -> Taken:
         if stream_id < self._newest:
-            return self._abandon(stream_id, end=end)
-        former, self._newest = self._newest, stream_id
+            return Taken([], [], self._abandon(stream_id, end=end))
+        superseded = self._abandon(self._newest, end=not self._open)
+        self._newest, self._open = stream_id, True
         self._messages = Messages()
         taken = self._ours(stream_id, data, end=end)
-        if former < 0 or taken.abandoned is not None:
-            return taken
-        self._abandoned.add(former)
-        return taken._replace(abandoned=former)
+        return taken._replace(abandoned=(*superseded, *taken.abandoned))
 
     def _ours(self, stream_id: int, data: bytes, *, end: bool) -> Taken:
         frames = []
@@ -87,27 +86,32 @@ class PeerStreams:
             for frame in self._messages.frames(data):
                 frames.append(frame)
         except Refused as refused:
-            taken = self._abandon(stream_id, end=end)
-            return taken._replace(frames=frames, refused=refused.reason)
-        cut = end and self._messages.inside
-        return Taken(frames, [], refused=DropReason.MALFORMED if cut else None)
+            self._open = False
+            return Taken(frames, [], self._abandon(stream_id, end=end), refused.reason)
+        return Taken(frames, [], refused=self._end() if end else None)
 
-    def _abandon(self, stream_id: int, *, end: bool) -> Taken:
+    def _end(self) -> DropReason | None:
+        """Take note of the end of our stream; within a message it is a fault."""
+        self._open = False
+        return DropReason.MALFORMED if self._messages.inside else None
+
+    def _abandon(self, stream_id: int, *, end: bool) -> tuple[int, ...]:
+        """Drop what is still to come of a stream; give it as one to be stopped."""
         if end:
-            return Taken([], [])
+            return ()
         self._abandoned.add(stream_id)
-        return Taken([], [], abandoned=stream_id)
+        return (stream_id,)
 
     def _reset(self, event: StreamReset) -> Taken:
-        begun = self._undecided.pop(event.stream_id, None)
-        self._forget_ended(event)
-        if event.stream_id > self._newest and begun is None:
-            return Taken([], [event])
-        if begun is not None:
-            held = [StreamDataReceived(begun, False, event.stream_id)] if begun else []
-            return Taken([], [*held, event])
-        cut = event.stream_id == self._newest and self._messages.inside
-        return Taken([], [], refused=DropReason.MALFORMED if cut else None)
+        stream_id = event.stream_id
+        if stream_id in self._abandoned:
+            self._forget_ended(event)
+            return Taken([], [])
+        if stream_id == self._newest:
+            return Taken([], [], refused=self._end() if self._open else None)
+        begun = self._undecided.pop(stream_id, b"")
+        held = [StreamDataReceived(begun, False, stream_id)] if begun else []
+        return Taken([], [*held, event])
 
     def _forget_ended(self, event: StreamDataReceived | StreamReset) -> None:
         if isinstance(event, StreamReset) or event.end_stream:

@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+import pytest
 from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.quic import events as quic_events
 from aioquic.quic.configuration import QuicConfiguration
@@ -38,6 +39,11 @@ STEP_S = 0.005
 LIMIT_S = 20.0
 REAL_LIMIT_S = 10.0
 KEY = kaudp.PresharedKey(bytes(range(32)))
+
+
+def broken(why: str) -> pytest.MarkDecorator:
+    """Mark a test that shows a fault of the library: it fails until that is mended."""
+    return pytest.mark.xfail(strict=True, reason=why)
 
 
 # Virtual time
@@ -192,9 +198,7 @@ def run_virtually(test: Callable[[], Coroutine[Any, Any, Any]], seed: int = 1) -
 
 
 @contextmanager
-def _clock_of_first(
-    loops: list[VirtualLoop], runner: asyncio.Runner, seed: int
-) -> Iterator[None]:
+def _clock_of_first(loops: list[VirtualLoop], runner: asyncio.Runner, seed: int) -> Iterator[None]:
     runner.get_loop()
     with _clock_of(loops[0], seed):
         yield
@@ -453,6 +457,29 @@ def _attach(pair: Pair, near: dict[str, Any] | None, far: dict[str, Any] | None)
     for side, options in ((pair.server, far), (pair.client, near)):
         if options is not None:
             side.attach(**options)
+
+
+@asynccontextmanager
+async def linked(
+    *,
+    mode: Any = "auto",
+    near: Any = None,
+    far: Any = None,
+    config: kaudp.Config | None = None,
+    **options: Any,
+) -> AsyncIterator[tuple[Any, Any]]:
+    """A server and a client of kaudp's own, up. `near` and `far` are their QUIC configurations."""
+    chosen = config or kaudp.Config.lan()
+    async with kaudp.serve(
+        "quic://127.0.0.1:0", quic=far or server_configuration(), config=chosen, **options
+    ) as server:
+        url = f"quic://127.0.0.1:{server.address[1]}"
+        own = near or client_configuration()
+        async with kaudp.connect(url, quic=own, config=chosen, mode=mode) as connection:
+            await event_of(connection, kaudp.SessionUp)
+            if connection.mode is not kaudp.QuicMode.PING:
+                await event_of(server, kaudp.SessionUp)
+            yield server, connection
 
 
 # What travels
