@@ -62,7 +62,7 @@ from kaudp.events import (
 from kaudp.units import MAX_UINT32, MILLISECOND, milliseconds
 from kaudp.wire.codec import NO_OPTIONS, Body, Options, Parameters, TransportHeader
 from kaudp.wire.grammar import FrameType
-from kaudp.wire.suites import Carried, Credential, Entropy
+from kaudp.wire.suites import Credential, Entropy
 
 CLOSE_TRANSMISSIONS: Final = 3
 OPTION_HEADER_BYTES: Final = 2
@@ -169,7 +169,7 @@ class Session:
         """What was measured so far."""
         live = self._liveness
         out, home = self._direction_counts()
-        counted = not (isinstance(self._credential, Carried) and self._credential.repeats)
+        counted = not self._credential.repeats
         return Stats(
             state=live.state,
             peer_state=live.peer_state,
@@ -298,6 +298,8 @@ class Session:
         """Take an embryo's keys, as a new session or to go on with new ones. KA-4.3-4, -5."""
         previous = self._path.address
         self._path = PeerPath(address)
+        if embryo.payload.old_session_id in self._names:
+            self._rename([embryo.payload.old_session_id])
         self._establish(
             embryo.channel, embryo.payload.epoch, embryo.payload.parameters, embryo.answered, now
         )
@@ -313,7 +315,7 @@ class Session:
         if now - attempt.started > self._handshake_lifetime():
             raise Refused(DropReason.UNEXPECTED, "stale", consumed=True)
         if attempt.transmissions == 1:
-            self._liveness.response_time.sample(now - attempt.started)
+            self._learn_response_time(now - attempt.started)
         self._path = PeerPath(self._path.address)
         seen = payload.options.address_seen
         if seen is not None:
@@ -477,12 +479,17 @@ class Session:
         )
         if evidence is not None and evidence.is_new and evidence.fresh_number:
             self._learn_round_trip(evidence, now)
-            live.response_time.sample(evidence.response_time)
+            self._learn_response_time(evidence.response_time)
         if evidence is not None and evidence.is_new and fresh:
             self._unreachable = False
             live.confirmed(evidence.packet_number, evidence.date, now)
         elif fresh or header.type != FrameType.REPLY:
             live.heard(now)
+
+    def _learn_response_time(self, response_time: int) -> None:
+        """Spec: KA-10.2-1, KA-14.6-2."""
+        if response_time <= self._credential.longest_response:
+            self._liveness.response_time.sample(response_time)
 
     def _learn_round_trip(self, evidence: Evidence, now: int) -> None:
         if evidence.rtt is None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from kaudp.errors import KeyFormatError
+from kaudp.units import MAX_UINT32, SECOND
 from kaudp.wire.grammar import KEY_ID_BYTES
 
 KEY_BYTES: Final = 32
@@ -27,6 +28,10 @@ class PresharedKey:
     """
 
     __slots__ = ("key_id", "secret")
+
+    # What a session asks of whatever stands for its key: see `suites.Carried`.
+    repeats: Final = False
+    longest_response: Final = MAX_UINT32 * SECOND
 
     def __init__(self, secret: bytes, *, key_id: bytes | None = None) -> None:
         self.secret = _checked_bytes("a pre-shared key", secret, KEY_BYTES)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from kaudp.units import MAX_UINT32, SECOND
 from kaudp.wire import codec
 from kaudp.wire.codec import InitPayload, ResponsePayload
 from kaudp.wire.grammar import FrameType
@@ -25,10 +26,12 @@ class Carried:
     """Stands for a key where a QUIC connection has authenticated the peer. Spec: section 14.
 
     `repeats` tells that the carrier now in use sends again what is lost: no loss is reported
-    then. Spec: KA-14.3-5.
+    then. A response later than `longest_response`, in ns, has waited in the carrier.
+    Spec: KA-14.3-5, KA-14.6-2.
     """
 
     repeats: bool = False
+    longest_response: int = MAX_UINT32 * SECOND
     key_id: bytes = b""
 
 

@@ -2,9 +2,9 @@
 
     python tests/bench/quic.py [--rounds N] [--seconds S] [--json FILE]
 
-One process, one loop, both ends on loopback. Rounds with and without kaudp alternate, at the
-same rate; CPU is the process's own time, both ends, divided by the exchanges. Ratios are the
-figure: absolute times depend on the machine and its load.
+One process, one loop, several connections, both ends on loopback. Rounds with and without kaudp
+alternate, at the same rate; CPU is the process's own time, both ends, divided by the exchanges.
+Ratios are the figure: absolute times depend on the machine and its load.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import json
 import statistics
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from aioquic.asyncio.client import connect
@@ -27,6 +27,7 @@ from kaudp.io.quic import attachment
 from kaudp.io.quic.certificates import self_signed
 
 HEARTBEAT_BYTES = 48
+CONNECTIONS = 8
 INTERVAL_MS = 10
 MEAN_INTERVAL_S = 0.875 * INTERVAL_MS / 1000
 MAX_DATAGRAM_FRAME_SIZE = 65536
@@ -53,11 +54,11 @@ class Beating(QuicConnectionProtocol):
 @asynccontextmanager
 async def pair(server: type[QuicConnectionProtocol]) -> AsyncIterator[QuicConnectionProtocol]:
     """Connect a client to a server; give the client's side."""
-    certificate, key = self_signed()
+    made = self_signed()
     configuration = QuicConfiguration(
         is_client=False, max_datagram_frame_size=MAX_DATAGRAM_FRAME_SIZE, alpn_protocols=["bench"]
     )
-    configuration.certificate, configuration.private_key = certificate, key
+    configuration.certificate, configuration.private_key = made.certificate, made.key
     listening = await serve("127.0.0.1", 0, configuration=configuration, create_protocol=server)
     port = listening._transport.get_extra_info("sockname")[1]
     asking = QuicConfiguration(
@@ -71,39 +72,41 @@ async def pair(server: type[QuicConnectionProtocol]) -> AsyncIterator[QuicConnec
 async def bare(seconds: float, send: Callable[[QuicConnectionProtocol, int], None]) -> float:
     """Send at the heartbeats' rate without kaudp; give the CPU time of an exchange in µs."""
     loop = asyncio.get_running_loop()
-    sent = 0
-    async with pair(Echo) as protocol:
-        done = loop.create_future()
+    async with AsyncExitStack() as stack:
+        protocols = [await stack.enter_async_context(pair(Echo)) for _ in range(CONNECTIONS)]
         ends = loop.time() + seconds
-        begun = time.process_time()
+        sent = 0
 
-        def tick(at: float) -> None:
+        def tick(protocol: QuicConnectionProtocol, at: float) -> None:
             nonlocal sent
-            if at >= ends:
-                done.set_result(None)
-                return
-            sent += 1
-            send(protocol, sent)
-            protocol.transmit()
-            loop.call_at(at + MEAN_INTERVAL_S, tick, at + MEAN_INTERVAL_S)
+            if at < ends:
+                sent += 1
+                send(protocol, sent)
+                protocol.transmit()
+                loop.call_at(at + MEAN_INTERVAL_S, tick, protocol, at + MEAN_INTERVAL_S)
 
-        tick(loop.time())
-        await done
+        begun = time.process_time()
+        for protocol in protocols:
+            tick(protocol, loop.time())
+        await asyncio.sleep(seconds)
         return 1e6 * (time.process_time() - begun) / sent
 
 
 async def beating(seconds: float, mode: kaudp.QuicMode) -> float:
     """Let kaudp beat; give the CPU time of an exchange in µs."""
     server = Beating if mode is kaudp.QuicMode.DATAGRAM else Echo
-    async with pair(server) as protocol:
-        heart = kaudp.attach_quic(protocol, mode=mode, config=HEART, on_event=lambda event: None)
-        while not heart.stats.round_trips:
+    async with AsyncExitStack() as stack:
+        protocols = [await stack.enter_async_context(pair(server)) for _ in range(CONNECTIONS)]
+        hearts = [
+            kaudp.attach_quic(protocol, mode=mode, config=HEART, on_event=lambda event: None)
+            for protocol in protocols
+        ]
+        while not all(heart.stats.round_trips for heart in hearts):
             await asyncio.sleep(MEAN_INTERVAL_S)
-        before, begun = heart.stats.round_trips, time.process_time()
+        before, begun = sum(heart.stats.round_trips for heart in hearts), time.process_time()
         await asyncio.sleep(seconds)
-        spent, beats = time.process_time() - begun, heart.stats.round_trips - before
-        await heart.close()
-        return 1e6 * spent / beats
+        spent = time.process_time() - begun
+        return 1e6 * spent / (sum(heart.stats.round_trips for heart in hearts) - before)
 
 
 def datagram(protocol: QuicConnectionProtocol, number: int) -> None:
@@ -145,8 +148,8 @@ def measure(rounds: int, seconds: float) -> dict[str, dict[str, float | list[flo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     figures = measure(given.rounds, given.seconds)

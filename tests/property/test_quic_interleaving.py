@@ -5,6 +5,7 @@ KA-14.3-2, KA-14.5-2. What is a carried frame is decided here anew, from what we
 """
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -99,7 +100,7 @@ def streams(draw: st.DrawFn) -> Stream:
     payload = draw(payloads())
     cuts = sorted(draw(st.lists(st.integers(0, len(payload)), max_size=4)))
     bounds = [0, *cuts, len(payload)]
-    pieces = [payload[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    pieces = [payload[a:b] for a, b in itertools.pairwise(bounds)]
     end = draw(st.sampled_from(["fin", "reset", "open"] if payload else ["fin"]))
     return Stream(draw(SIDES), draw(st.booleans()), pieces, end)
 
@@ -239,7 +240,7 @@ def interleave(actions: list[Any], near: dict[str, Any], far: dict[str, Any]) ->
             await asyncio.sleep(1)
             expected.check()
             frames = [action for action in actions if isinstance(action, Datagram)]
-            if all(action.of is None and not action.data[8:10] == b"\x0b\x01" for action in frames):
+            if all(action.of is None and action.data[8:10] != b"\x0b\x01" for action in frames):
                 # Nobody posed as a heart, so both still beat.
                 for side in pair:
                     assert side.attached.state is kaudp.State.UP

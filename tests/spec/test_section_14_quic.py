@@ -227,9 +227,10 @@ class Pinger:
     """A session in mode ping over a path that may lose acknowledgements, in virtual time."""
 
     def __init__(self, rtt: int = 20 * MS) -> None:
+        self.carried = Carried(repeats=True)
         self.endpoint = Endpoint(
             Config.lan(),
-            keys=Carried(repeats=True),
+            keys=self.carried,
             rng=Random("jitter"),
             entropy=Random("entropy").randbytes,
         )
@@ -261,7 +262,7 @@ class Pinger:
                 self.pings += 1
                 self.in_flight.append((self.now + self.rtt, ping))
             elif frame[1] == FrameType.CLOSE:
-                self.endpoint.receive_datagram(self.peer.closed(), "peer", self.now)
+                self.endpoint.receive_datagram(self.peer.closed(frame), "peer", self.now)
         while event := self.endpoint.next_event():
             self.events.append(event)
 
@@ -314,6 +315,36 @@ def test_late_acknowledgements_do_not_revive() -> None:
         assert answer is not None
         pinger.endpoint.receive_datagram(answer, "peer", pinger.now)
     assert pinger.session.state is State.DOWN
+
+
+def test_it_comes_up_again_although_every_ping_of_the_outage_is_acknowledged_late() -> None:
+    """KA-14.4-1: QUIC sends them all again; those of handshakes given up mislead nobody."""
+    pinger = Pinger().run(2 * S)
+    for outage in (2 * S, 60 * S, 5 * S, 90 * S):
+        pinger.cut = True
+        pinger.run(outage)
+        assert pinger.session.state is State.DOWN
+        pinger.cut = False
+        pinger.run(4 * S)
+        assert pinger.session.state is State.UP
+        before = pinger.session.stats.round_trips
+        pinger.run(5 * S)
+        assert pinger.session.stats.round_trips - before > 40
+        assert pinger.session.state is State.UP
+
+
+def test_what_waited_in_quic_teaches_nothing_of_the_path() -> None:
+    """KA-14.6-2: after an outage PTO is what it was, so the next one is noticed as fast."""
+    pinger = Pinger().run(5 * S)
+    usual = pinger.session.stats.probe_timeout
+    pinger.carried.longest_response = 100 * MS
+    for _ in range(3):
+        pinger.cut = True
+        pinger.run(10 * S)
+        pinger.cut = False
+        pinger.run(5 * S)
+    assert pinger.session.stats.rtt_max > 5 * S  # type: ignore[operator]
+    assert pinger.session.stats.probe_timeout <= usual + MS
 
 
 def test_closing_in_mode_ping_sends_nothing() -> None:

@@ -9,10 +9,10 @@ from typing import Final, NamedTuple
 from kaudp.events import State
 from kaudp.wire import codec
 from kaudp.wire.codec import Parameters, ResponsePayload
-from kaudp.wire.grammar import SESSION_ID_BYTES, FrameType
+from kaudp.wire.grammar import FrameType
 
 MAX_OUTSTANDING: Final = 256
-_SESSION_ID: Final = b"ping".rjust(SESSION_ID_BYTES, b"\0")
+MAX_HANDSHAKES: Final = 16
 _PARAMETERS: Final = Parameters(1, 0, 0, 0xFFFF, 0)
 
 
@@ -26,15 +26,27 @@ class _Asked(NamedTuple):
     control_version: int = 0
 
 
+class _Numbers:
+    """How far the frames of one handshake have come."""
+
+    __slots__ = ("highest", "sent")
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.highest = 0
+
+
 class AcknowledgingPeer:
-    """Turns frames into PINGs, and acknowledgements of those into the frames that answer."""
+    """Turns frames into PINGs, and acknowledgements of those into the frames that answer.
+
+    It takes the initiator's id of each handshake for its own, so frames of one that was given up
+    cannot be taken for those of another.
+    """
 
     def __init__(self) -> None:
         self._asked: dict[int, _Asked] = {}
         self._pings = 0
-        self._session_id = b""
-        self._packet_number = 0
-        self._highest = 0
+        self._numbers: dict[bytes, _Numbers] = {}
 
     def ask(self, frame: bytes) -> int | None:
         """Give the number of the PING to send for a frame, None where none is due."""
@@ -42,9 +54,13 @@ class AcknowledgingPeer:
             asked = _Asked(FrameType.INIT, codec.parse_carried(frame)[0])
         elif frame[1] == FrameType.PROBE:
             body = codec.parse_body(FrameType.PROBE, frame[codec.TRANSPORT_HEADER_BYTES :])
-            number = codec.parse_transport_header(frame).packet_number
+            header = codec.parse_transport_header(frame)
             asked = _Asked(
-                FrameType.PROBE, self._session_id, number, body.sent_time, body.control_version
+                FrameType.PROBE,
+                header.receiver_session_id,
+                header.packet_number,
+                body.sent_time,
+                body.control_version,
             )
         else:
             return None
@@ -63,39 +79,49 @@ class AcknowledgingPeer:
         asked = self._asked.pop(ping, None)
         if asked is None:
             return None
+        numbers = self._numbers_of(asked.session_id)
         if asked.frame_type == FrameType.INIT:
-            return self._response(asked)
-        if asked.session_id != self._session_id or asked.packet_number <= self._highest:
+            return _response(asked.session_id)
+        if asked.packet_number <= numbers.highest:
             return None
-        self._highest = asked.packet_number
-        return self._frame(FrameType.REPLY, State.UP, asked.sent_time, asked.control_version)
+        numbers.highest = asked.packet_number
+        return _reply(asked.session_id, numbers, State.UP, asked.sent_time, asked.control_version)
 
-    def closed(self) -> bytes:
+    def closed(self, frame: bytes) -> bytes:
         """Give the confirmation of a CLOSE: nobody need be told."""
-        return self._frame(FrameType.REPLY, State.CLOSED, 0, 0)
+        session_id = codec.parse_transport_header(frame).receiver_session_id
+        return _reply(session_id, self._numbers_of(session_id), State.CLOSED, 0, 0)
 
-    def _response(self, asked: _Asked) -> bytes:
-        self._session_id = asked.session_id
-        self._packet_number = self._highest = 0
-        answer = ResponsePayload(_SESSION_ID, bytes(8), bytes(8), _PARAMETERS)
-        payload = codec.build_response_payload(answer)
-        return codec.build_carried(FrameType.RESPONSE, asked.session_id, payload)
+    def _numbers_of(self, session_id: bytes) -> _Numbers:
+        """Find the numbers of a handshake; those that were not asked for the longest give way."""
+        numbers = self._numbers.pop(session_id, None) or _Numbers()
+        if len(self._numbers) >= MAX_HANDSHAKES:
+            del self._numbers[next(iter(self._numbers))]
+        self._numbers[session_id] = numbers
+        return numbers
 
-    def _frame(
-        self, frame_type: FrameType, state: State, echo_time: int, control_ack: int
-    ) -> bytes:
-        self._packet_number += 1
-        header = codec.build_transport_header(frame_type, self._session_id, self._packet_number)
-        body = codec.pack_body(
-            state=state,
-            diagnostic=0,
-            control_version=0,
-            control_ack=control_ack,
-            sent_time=0,
-            echo_time=echo_time,
-            hold_time=0,
-            highest_received=self._highest,
-            received_count=self._highest,
-            address_hash=0,
-        )
-        return header + body
+
+def _response(session_id: bytes) -> bytes:
+    payload = ResponsePayload(session_id, bytes(8), bytes(8), _PARAMETERS)
+    plaintext = codec.build_response_payload(payload)
+    return codec.build_carried(FrameType.RESPONSE, session_id, plaintext)
+
+
+def _reply(
+    session_id: bytes, numbers: _Numbers, state: State, echo_time: int, control_ack: int
+) -> bytes:
+    numbers.sent += 1
+    header = codec.build_transport_header(FrameType.REPLY, session_id, numbers.sent)
+    body = codec.pack_body(
+        state=state,
+        diagnostic=0,
+        control_version=0,
+        control_ack=control_ack,
+        sent_time=0,
+        echo_time=echo_time,
+        hold_time=0,
+        highest_received=numbers.highest,
+        received_count=numbers.highest,
+        address_hash=0,
+    )
+    return header + body

@@ -310,6 +310,7 @@ class QuicAttachment(Connection):
         responds = not self._is_client and taken.carrier is not None
         if responds:
             self._carriage.current = taken.carrier
+        self._carried.longest_response = int(internals.probe_timeout(self._quic) * SECOND)
         consumed = self._driver.receive(frame, address)
         if not consumed:
             self._carriage.current = former

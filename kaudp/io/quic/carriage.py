@@ -19,11 +19,16 @@ from aioquic.quic.events import (
 )
 
 from kaudp.errors import DropReason
-from kaudp.events import QuicMode
+from kaudp.events import QuicMode, State
+from kaudp.io.quic import internals
 from kaudp.io.quic.carriers import Carrier, DatagramCarrier, PingCarrier, StreamCarrier
 from kaudp.io.quic.streams import PeerStreams
+from kaudp.wire import codec
+from kaudp.wire.grammar import FrameType
 
 STREAM_REFUSED: Final = 0
+# Header, tag and framing of the QUIC packet around a frame, at most.
+PACKET_OVERHEAD_BYTES: Final = 64
 
 
 class Taken(NamedTuple):
@@ -77,7 +82,16 @@ class Carriage:
 
     def send(self, frame: bytes) -> str:
         """Hand a frame to QUIC; give why it was dropped, empty if it was not."""
-        return self.current.send(frame) if self.current else "no_carrier"
+        if self.current is None:
+            return "no_carrier"
+        return "would_block" if self._crowds(frame) else self.current.send(frame)
+
+    def _crowds(self, frame: bytes) -> bool:
+        """Tell whether a suspicion probe would take the room of those that follow. KA-14.6-3."""
+        if frame[1] != FrameType.PROBE or codec.carried_state(frame) != State.SUSPECT:
+            return False
+        window, in_flight = internals.congestion(self._quic)
+        return in_flight + len(frame) + PACKET_OVERHEAD_BYTES > window // 2
 
     def answer(self) -> bytes | None:
         """Take a frame that comes back at once, without the peer's doing."""

@@ -109,7 +109,7 @@ class PingCarrier:
         if ping is not None:
             self._quic.send_ping(PING_UID_BASE + ping)
         elif frame[1] == FrameType.CLOSE:
-            self._answer = self._peer.closed()
+            self._answer = self._peer.closed(frame)
         return ""
 
     def owns(self, uid: int) -> bool:

@@ -88,6 +88,11 @@ def probe_timeout(quic: QuicConnection) -> float:
     return quic._loss.get_probe_timeout()
 
 
+def congestion(quic: QuicConnection) -> tuple[int, int]:
+    """Give the congestion window and how much of it is in flight, in bytes."""
+    return quic._loss.congestion_window, quic._loss.bytes_in_flight
+
+
 def smoothed_rtt(quic: QuicConnection) -> float:
     """Give QUIC's own smoothed round-trip time; 0 before there is a sample."""
     return quic._loss._rtt_smoothed

@@ -76,7 +76,6 @@ async def test_every_truncation_of_a_frame_is_dropped_and_counted() -> None:
     """KA-14.1-4 KA-12-1: too short is not ours; the rest is counted by reason."""
     async with paired(near=QUIET, far=QUIET) as pair:
         frames = heartbeats_of(pair.client)
-        await until(lambda: len(frames) >= 2) if frames else None
         await until(lambda: pair.server.attached.sessions)
         pair.client.attached._act(pair.client.attached.session._probe)
         await settled(pair)
@@ -189,7 +188,6 @@ async def test_the_frames_before_a_malformed_message_count() -> None:
         assert counters[DropReason.MALFORMED] >= 1
 
 
-@broken("the reset with which a peer obeys STOP_SENDING is counted as another malformed message")
 @virtually
 async def test_an_abandoned_stream_is_counted_once() -> None:
     """KA-14.3-3 KA-12-1: the peer's answer to our refusal is no fault of its own."""
@@ -231,9 +229,6 @@ async def test_a_stream_cut_within_a_message_is_malformed(cut: int, end: str) ->
         await until(lambda: counters[DropReason.MALFORMED] == 1)
         whole = pair.client.send_stream(CONTEXT + message, end=True)
         await settled(pair)
-        for event in reported():
-            # Told by a test of its own, below.
-            assert "unknown stream" in str(event["exception"])
         assert counters[DropReason.MALFORMED] == 1
         assert {stream_id, whole}.isdisjoint(pair.server.streams)
         assert pair.server.resets == []
@@ -241,7 +236,6 @@ async def test_a_stream_cut_within_a_message_is_malformed(cut: int, end: str) ->
 
 
 @pytest.mark.parametrize("end", ["fin", "reset"])
-@broken("stop_stream of a former heartbeat stream that has ended raises out of aioquic's events")
 @virtually
 async def test_a_second_stream_after_one_that_ended_is_taken(end: str) -> None:
     """KA-14.3-2 KA-12-1: the former needs no refusal any more."""
@@ -275,7 +269,6 @@ async def test_the_newest_heartbeat_stream_counts() -> None:
         await pair.works()
 
 
-@broken("the former heartbeat stream is forgotten, its rest goes to the application")
 @virtually
 async def test_the_former_stream_is_nobodys_where_the_newest_is_malformed() -> None:
     """KA-14.3-2 KA-14.3-3: the application gets no stream from its middle on."""
@@ -283,8 +276,8 @@ async def test_the_former_stream_is_nobodys_where_the_newest_is_malformed() -> N
         first = pair.client.send_stream(CONTEXT)
         await settled(pair)
         pair.client.send_stream(CONTEXT + b"\0\0")
-        await settled(pair)
         pair.client.send_stream(b"\0", stream_id=first)
+        await until(lambda: first in pair.client.stopped)
         await settled(pair)
         assert not pair.server.streams
 
@@ -305,7 +298,6 @@ async def test_an_older_stream_that_turns_out_ours_late_is_refused() -> None:
         assert not pair.server.streams
 
 
-@broken("StreamReset of a stream older than the heartbeat stream is swallowed")
 @virtually
 async def test_a_reset_of_the_applications_stream_without_data_reaches_it() -> None:
     """KA-14.3-2: also when kaudp's stream is newer."""
@@ -319,7 +311,6 @@ async def test_a_reset_of_the_applications_stream_without_data_reaches_it() -> N
         assert pair.server.resets == [2]
 
 
-@broken("stop_stream of the stream that the peer's STOP_SENDING ended raises")
 @virtually
 async def test_a_stopped_stream_is_followed_by_another_at_the_next_heartbeat() -> None:
     """14.3: and the session does not even suspect."""
@@ -347,7 +338,6 @@ async def test_a_stopped_stream_never_ends_the_heart() -> None:
             trips = pair.client.attached.stats.round_trips
             await until(lambda trips=trips: pair.client.attached.stats.round_trips > trips + 5)
             assert max(pair.client.quic._streams) > last
-        reported()
         assert not pair.client.heard_of(kaudp.SessionDown)
         assert pair.server.streams.keys() == set()
         await pair.works()
@@ -421,7 +411,6 @@ async def test_a_thousand_streams_beside_an_application(data: bytes, end: bool) 
         assert bool(own) == end
         assert pair.client.attached.state is kaudp.State.UP
         assert not pair.server.terminated
-        reported()
 
 
 @pytest.mark.parametrize(("data", "end"), [(CONTEXT, False), (b"x", False), (b"x", True)])
@@ -454,7 +443,6 @@ async def test_a_thousand_streams_to_a_server_of_its_own(data: bytes, end: bool)
             assert server.counters[DropReason.UNEXPECTED] >= 1_000
         assert connection.state is kaudp.State.UP
         assert not traced or sizes[1] - sizes[0] < 100_000, sizes
-        reported()
 
 
 @virtually

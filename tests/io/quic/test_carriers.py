@@ -71,10 +71,11 @@ async def test_what_the_peer_does_not_allow_is_dropped_and_counted() -> None:
         heart = pair.client.attached
         # 1 byte of type, 2 of length, 8 of context id.
         for size, dropped in ((189, 0), (190, 1), (512, 2)):
-            heart._carriage.current.send(bytes(size)) or heart.protocol.transmit()
             heart._transmit(bytes(size), SERVER)
+            pair.client.transmit()
             assert heart.unsent["too_long"] == dropped
             await asyncio.sleep(3 * STEP_S)
+        assert pair.server.datagrams == [CONTEXT + bytes(189)]
         await pair.works()
 
 

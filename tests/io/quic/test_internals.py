@@ -356,9 +356,7 @@ def assignments(source: str) -> list[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Assign | ast.Delete):
             targets += node.targets
-        elif isinstance(node, ast.AugAssign | ast.AnnAssign | ast.For) or isinstance(
-            node, ast.NamedExpr
-        ):
+        elif isinstance(node, (ast.AugAssign | ast.AnnAssign | ast.For, ast.NamedExpr)):
             targets.append(node.target)
         elif isinstance(node, ast.withitem) and node.optional_vars is not None:
             targets.append(node.optional_vars)
@@ -366,7 +364,7 @@ def assignments(source: str) -> list[str]:
         ast.unparse(part)
         for target in targets
         for part in ast.walk(target)
-        if isinstance(part, ast.Attribute) and not (last_name(part.value) == "self")
+        if isinstance(part, ast.Attribute) and last_name(part.value) != "self"
     ]
 
 

@@ -167,7 +167,7 @@ async def test_a_quic_client_and_kaudp_share_a_port() -> None:
 @really
 async def test_a_client_may_have_hearts_in_quic_and_beside_it() -> None:
     """KA-14.9-1 KA-14.4-1: both hooks take a look, in either order."""
-    async with quic_server() as (server, made, transport):
+    async with quic_server() as (server, _, transport):
         beside = kaudp.attach(transport, keys=KEY, config=LAN, accept=True, ahead_of=server)
         for inside_first in (True, False):
             async with connect(
