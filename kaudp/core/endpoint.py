@@ -78,6 +78,19 @@ class Endpoint:
         session.begin(now)
         return session
 
+    def reconfigure(self, config: Config, now: int) -> None:
+        """Change the configuration of an endpoint all of whose sessions are still CONNECTING.
+
+        Their connect timeouts go on. Raises `SessionStateError` once a session is established.
+        """
+        context = self._context
+        if self.sessions or context.routes.embryos:
+            raise SessionStateError("expected no established session, got one")
+        context.config = config
+        context.identity.parameters = own_parameters(config)
+        for session in list(context.routes.pending.values()):
+            session.reconfigure(now)
+
     def close(self, now: int, reason: CloseReason | int = CloseReason.SHUTDOWN) -> None:
         """Close all sessions, tell their peers, and accept no more.
 

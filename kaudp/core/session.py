@@ -113,10 +113,7 @@ class Session:
         self._context = context
         self._credential = credential
         self._path = PeerPath(address)
-        self._liveness = Liveness(
-            context.config, detector_for(context.config), self.timers, initiator=initiator, now=now
-        )
-        self._pause = Pause(context.config, now)
+        self._configure(now)
         self._rtts = RoundTripTimes()
         self._channel: Channel | None = None
         self._confirmed_id = NO_SESSION
@@ -293,6 +290,19 @@ class Session:
             self.timers.arm(Timer.EXPIRY, now + milliseconds(timeout))
         self._begin_attempt(now)
         self._scheduled(now)
+
+    def reconfigure(self, now: int) -> None:
+        """Begin anew with the endpoint's changed configuration; only while CONNECTING."""
+        self._configure(now)
+        self._begin_attempt(now)
+        self._scheduled(now)
+
+    def _configure(self, now: int) -> None:
+        config = self._context.config
+        self._liveness = Liveness(
+            config, detector_for(config), self.timers, initiator=self.initiator, now=now
+        )
+        self._pause = Pause(config, now)
 
     def adopt(self, embryo: Embryo, address: Address, now: int) -> None:
         """Take an embryo's keys, as a new session or to go on with new ones. KA-4.3-4, -5."""

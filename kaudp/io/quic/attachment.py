@@ -80,15 +80,19 @@ class QuicAttachment(Connection):
         if internals.trace(self._quic) is not None:
             self._qlogs = (*self._qlogs, Qlog(self._note_in_trace))
         self._carried = Carried()
-        self._carriage = Carriage(self._quic, context_id, dedicated=dedicated)
+        self._carriage = Carriage(protocol, context_id, dedicated=dedicated)
         self._alpn: str | None = None
+        self._begun = False
         self._in_event = False
         self._queued = False
         self._finished = False
         self._carrier_ended = False
         self._carrier_closed = False
+        self._silent = False
         self._reason: CloseReason | int = CloseReason.NORMAL
         super().__init__(self._make_driver(config, accept=False), on_event, config.max_events)
+        if internals.ended(self._quic):
+            raise QuicError("expected a connection that is open, got one that has ended")
         if internals.handshake_complete(self._quic):
             self._begin(internals.alpn(self._quic))
         elif self._is_client:
@@ -130,6 +134,12 @@ class QuicAttachment(Connection):
         await self._shut(reason)
         self._close_own_connection()
 
+    def close_transport(self) -> None:
+        """Close the socket of a connection of kaudp's own."""
+        transport = internals.transport_of(self.protocol)
+        if transport is not None:
+            transport.close()
+
     # Between aioquic and the application.
 
     def take(self, event: QuicEvent) -> Iterable[QuicEvent]:
@@ -141,7 +151,7 @@ class QuicAttachment(Connection):
         self._in_event = True
         try:
             if isinstance(event, HandshakeCompleted):
-                if not self._finished:
+                if not self._begun and not self._finished:
                     self._begin_or_fail(event.alpn_protocol)
             elif isinstance(event, ConnectionTerminated):
                 self._end(ending(event, Closing.NEITHER, self._alpn))
@@ -173,6 +183,8 @@ class QuicAttachment(Connection):
                 tell(passed)
 
         def transmit_and_look() -> None:
+            if self._silent:
+                self._quic.datagrams_to_send(now=self._loop.time())
             transmit()
             self._look()
 
@@ -207,6 +219,7 @@ class QuicAttachment(Connection):
             and hmac.compare_digest(data[-RESET_TOKEN_BYTES:], token)
             and not self._carrier_ended
         ):
+            self._silent = self._dedicated
             self._end(RESET)
             self._close_own_connection()
 
@@ -216,16 +229,19 @@ class QuicAttachment(Connection):
         try:
             self._begin(alpn)
         except QuicError as error:
+            if self._session is None:
+                self._connect()
             self._end(Ending(CloseReason.CARRIER_FAILED, False, str(error)))
             self._close_own_connection()
 
     def _begin(self, alpn: str | None) -> None:
-        """Start over, now that it is known what QUIC negotiated. Raises `QuicError`.
+        """Start, now that it is known what QUIC negotiated. Raises `QuicError`.
 
         Spec: KA-14.1-3, KA-14.5-1, KA-14.6-1.
         """
         quic = self._quic
         self._alpn = alpn
+        self._begun = True
         choice = choose(
             self._asked,
             alpn=alpn,
@@ -242,9 +258,9 @@ class QuicAttachment(Connection):
             self._carriage.listen()
         self._fitted = fitted
         if choice.mode is QuicMode.PING or self._is_client:
-            self._driver = self._make_driver(fitted, accept=False)
             self._carriage.use(choice.mode)
-            self._introduce(self._connect(), choice)
+            self._driver.act(lambda now: self._driver.endpoint.reconfigure(fitted, now))
+            self._introduce(self._session or self._connect(), choice)
         else:
             self._driver = self._make_driver(fitted, accept=self._accept)
         self._settle()

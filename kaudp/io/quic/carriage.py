@@ -7,8 +7,8 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.buffer import encode_uint_var
-from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import (
     DatagramFrameReceived,
     PingAcknowledged,
@@ -54,15 +54,19 @@ class Carriage:
     datagrams need no context id.
     """
 
-    def __init__(self, quic: QuicConnection, context_id: int, *, dedicated: bool) -> None:
+    def __init__(
+        self, protocol: QuicConnectionProtocol, context_id: int, *, dedicated: bool
+    ) -> None:
         preamble = encode_uint_var(context_id)
+        quic = internals.connection_of(protocol)
         self.current: Carrier | None = None
         self._quic = quic
         self._dedicated = dedicated
         self._listens = False
         self._datagrams = DatagramCarrier(quic, b"" if dedicated else preamble)
-        self._stream = StreamCarrier(quic, preamble)
+        self._stream = StreamCarrier(protocol, preamble)
         self._pings = PingCarrier(quic)
+        self._refused: set[int] = set()
         peer_is_client = not quic.configuration.is_client
         self._peer_streams = PeerStreams(preamble, peer_is_client=peer_is_client)
 
@@ -120,12 +124,24 @@ class Carriage:
         if not self._listens:
             # Streams that nobody reads are dropped, in silence: a server may need them open.
             return NOTHING if self._dedicated else Taken(passed=[event])
-        frames, passed, unwanted, refused = self._peer_streams.take(event)
-        if self._dedicated and passed:
-            unwanted, refused, passed = (event.stream_id,), DropReason.UNEXPECTED, []
-        for stream_id in unwanted:
+        sorted_out = self._peer_streams.take(event)
+        for stream_id in sorted_out.abandoned:
             self._refuse(stream_id)
-        return Taken(frames, self._stream, passed, refused=refused)
+        if sorted_out.begun and not self._quic.configuration.is_client:
+            self._stream.renew()
+        if self._dedicated and sorted_out.passed:
+            return Taken(refused=self._refuse_foreign(event))
+        return Taken(sorted_out.frames, self._stream, sorted_out.passed, refused=sorted_out.refused)
+
+    def _refuse_foreign(self, event: StreamDataReceived | StreamReset) -> DropReason | None:
+        """Stop a stream that is nobody's, and count it once."""
+        known = event.stream_id in self._refused
+        if isinstance(event, StreamReset) or event.end_stream:
+            self._refused.discard(event.stream_id)
+        elif not known:
+            self._refused.add(event.stream_id)
+            self._refuse(event.stream_id)
+        return None if known else DropReason.UNEXPECTED
 
     def _stopped(self, event: StopSendingReceived) -> Taken:
         if self._stream.stopped(event.stream_id):

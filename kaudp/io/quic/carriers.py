@@ -4,9 +4,11 @@ They queue in aioquic and drop what must not wait; who flushes is the attachment
 Spec: sections 14.2 to 14.4.
 """
 
+import contextlib
 from collections.abc import Iterator
 from typing import Final, Protocol
 
+from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.buffer import size_uint_var
 from aioquic.quic.connection import QuicConnection
 
@@ -42,7 +44,7 @@ class DatagramCarrier:
     def __init__(self, quic: QuicConnection, prefix: bytes) -> None:
         self._quic = quic
         self._prefix = prefix
-        self._last = b""
+        self._last: bytes | None = None
 
     def send(self, frame: bytes) -> str:
         """Queue a frame. Spec: KA-14.2-1 to KA-14.2-3."""
@@ -69,8 +71,9 @@ class StreamCarrier:
 
     mode = QuicMode.STREAM
 
-    def __init__(self, quic: QuicConnection, preamble: bytes) -> None:
-        self._quic = quic
+    def __init__(self, protocol: QuicConnectionProtocol, preamble: bytes) -> None:
+        self._protocol = protocol
+        self._quic = internals.connection_of(protocol)
         self._preamble = preamble
         self._stream_id: int | None = None
 
@@ -78,12 +81,33 @@ class StreamCarrier:
         """Queue a frame. Spec: KA-14.3-1, KA-14.3-4."""
         message = len(frame).to_bytes(LENGTH_BYTES, "big") + frame
         if self._stream_id is None:
-            self._stream_id = self._quic.get_next_available_stream_id(is_unidirectional=True)
+            self._stream_id = self._next_stream_id()
             message = self._preamble + message
         elif internals.stream_waits(self._quic, self._stream_id):
             return "would_block"
-        self._quic.send_stream_data(self._stream_id, message)
+        try:
+            self._quic.send_stream_data(self._stream_id, message)
+        except (RuntimeError, ValueError):
+            # The peer has stopped the stream, and aioquic has not told yet. The next frame opens
+            # another.
+            self._stream_id = None
+            return "stream_stopped"
         return ""
+
+    def renew(self) -> None:
+        """Let the next frame begin another stream: the peer has begun one. Spec: KA-14.3-6."""
+        if self._stream_id is not None:
+            with contextlib.suppress(RuntimeError, ValueError):
+                self._quic.send_stream_data(self._stream_id, b"", end_stream=True)
+            self._stream_id = None
+
+    def _next_stream_id(self) -> int:
+        """Choose a stream that is free; one that the application holds unwritten is its own."""
+        stream_id = self._quic.get_next_available_stream_id(is_unidirectional=True)
+        if internals.reserved_stream(self._protocol, stream_id):
+            self._quic.send_stream_data(stream_id, b"")
+            stream_id = self._quic.get_next_available_stream_id(is_unidirectional=True)
+        return stream_id
 
     def stopped(self, stream_id: int) -> bool:
         """Take note that the peer wants no more of a stream; the next frame opens another."""

@@ -58,19 +58,24 @@ async def connect(
         attached.append(attachment)
         return protocol
 
-    async with connect_quic(
-        address[0],
-        port,
-        configuration=configuration,
-        create_protocol=make,
-        wait_connected=False,
-    ) as protocol:
-        protocol.transmit()
-        (attachment,) = attached
-        try:
-            yield attachment
-        finally:
-            await attachment.close()
+    try:
+        async with connect_quic(
+            address[0],
+            port,
+            configuration=configuration,
+            create_protocol=make,
+            wait_connected=False,
+        ) as protocol:
+            protocol.transmit()
+            (attachment,) = attached
+            try:
+                yield attachment
+            finally:
+                await attachment.close()
+    finally:
+        # aioquic leaves its socket open when it is cancelled while it waits for the end.
+        for attachment in attached:
+            attachment.close_transport()
 
 
 def _configuration(

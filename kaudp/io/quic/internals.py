@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.asyncio.server import QuicServer
+from aioquic.quic.congestion.base import K_GRANULARITY
 from aioquic.quic.connection import QuicConnection, QuicConnectionState
 from aioquic.quic.events import ConnectionTerminated
 from aioquic.quic.logger import QuicLoggerTrace
@@ -78,9 +79,33 @@ def stream_waits(quic: QuicConnection, stream_id: int) -> bool:
     return stream is not None and not stream.sender.buffer_is_empty
 
 
+def ended(quic: QuicConnection) -> bool:
+    """Tell whether the connection is over."""
+    return quic._state is QuicConnectionState.TERMINATED
+
+
+def reserved_stream(protocol: QuicConnectionProtocol, stream_id: int) -> bool:
+    """Tell whether `create_stream` has given a stream id away that nothing was written to yet."""
+    return stream_id in protocol._stream_readers
+
+
 def idle_timeout(quic: QuicConnection) -> float:
-    """Give the time without a packet after which aioquic closes the connection."""
-    return quic._idle_timeout()
+    """Give the time without a packet after which aioquic closes the connection.
+
+    aioquic takes a peer's zero, no timeout, for a short one: the shortest that it ever uses are
+    three of its PTO, which shrinks; so this is the least that the time may become.
+    """
+    timeout = quic._configuration.idle_timeout
+    if quic._remote_max_idle_timeout is not None:
+        timeout = min(timeout, quic._remote_max_idle_timeout)
+    return max(timeout, 3 * _least_probe_timeout(quic))
+
+
+def _least_probe_timeout(quic: QuicConnection) -> float:
+    recovery = quic._loss
+    if not recovery._rtt_initialized:
+        return recovery.get_probe_timeout()
+    return recovery._rtt_min + K_GRANULARITY + recovery.max_ack_delay
 
 
 def probe_timeout(quic: QuicConnection) -> float:

@@ -65,9 +65,9 @@ def choose(
 def fit(config: Config, *, idle_timeout_s: float, probe_timeout_s: float) -> Config:
     """Bring the intervals into what QUIC's own timers allow. Spec: KA-14.6-1."""
     legal = _longest_legal_interval_ms(config)
-    least = int(max(MIN_INTERVAL_MS, min(1.5 * probe_timeout_s * _MS_PER_S + 1, legal)))
-    most = int(min(max(idle_timeout_s / 2 * _MS_PER_S, least), legal))
-    interval = max(min(config.interval_ms, most), least)
+    least = int(min(1.5 * probe_timeout_s * _MS_PER_S + 1, legal))
+    most = int(max(MIN_INTERVAL_MS, min(idle_timeout_s / 2 * _MS_PER_S, legal)))
+    interval = min(max(config.interval_ms, least), most)
     return replace(
         config,
         interval_ms=interval,

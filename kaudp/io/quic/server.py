@@ -12,6 +12,7 @@ from aioquic.quic.connection import QuicConnection
 
 from kaudp.config import Config
 from kaudp.core.endpoint import AcceptHook
+from kaudp.core.paths import Address
 from kaudp.core.session import Session
 from kaudp.errors import ConfigError, DropReason
 from kaudp.events import QUIC_ALPN, CloseReason
@@ -87,10 +88,12 @@ class QuicServer(Announcer):
         hearts: list[QuicAttachment | Attachment] = [*self._attachments]
         if self._udp is not None:
             hearts.append(self._udp)
-        await asyncio.gather(*(heart.close(reason) for heart in hearts))
-        self._closed = True
-        self._news.set()
-        self._server.close()
+        try:
+            await asyncio.gather(*(heart.close(reason) for heart in hearts))
+        finally:
+            self._closed = True
+            self._news.set()
+            self._server.close()
 
     async def _open(self) -> None:
         candidates = await sockets.look_up(self._host, self._port, passive=True)
@@ -120,7 +123,8 @@ class QuicServer(Announcer):
         self, connection: QuicConnection, stream_handler: object = None
     ) -> QuicConnectionProtocol:
         protocol = QuicConnectionProtocol(connection)
-        if len(self._attachments) >= self._config.max_sessions:
+        # Handshakes under way are bounded as embryos are; sessions by `_admits`.
+        if len(self._attachments) >= self._config.max_sessions + self._config.max_embryos:
             self._loop.call_soon(protocol.close, int(TOO_MANY))
             return protocol
         attachment = QuicAttachment(
@@ -130,13 +134,19 @@ class QuicServer(Announcer):
             peer_speaks_kaudp=True,
             context_id=CONTEXT_ID,
             dedicated=True,
-            accept=self._accept,
+            accept=self._admits,
             on_event=self._tell,
             on_gone=self._forget,
             qlog=self._qlog,
         )
         self._attachments.add(attachment)
         return protocol
+
+    def _admits(self, key_id: bytes, address: Address) -> bool:
+        """Bound the sessions, then ask the application. Spec: KA-11-2."""
+        if len(self.sessions) >= self._config.max_sessions:
+            return False
+        return self._accept(key_id, address) if callable(self._accept) else self._accept
 
     def _forget(self, attachment: QuicAttachment) -> None:
         self._attachments.discard(attachment)

@@ -17,6 +17,7 @@ _UNIDIRECTIONAL: Final = 2
 class Taken(NamedTuple):
     """What an event gave: frames of ours, and the events that go on to the application.
 
+    `begun` tells that a stream of ours has begun,
     `abandoned` names streams of ours that are no longer wanted, `refused` why something was
     dropped.
     """
@@ -25,6 +26,7 @@ class Taken(NamedTuple):
     passed: list[QuicEvent]
     abandoned: tuple[int, ...] = ()
     refused: DropReason | None = None
+    begun: bool = False
 
 
 class PeerStreams:
@@ -78,7 +80,7 @@ class PeerStreams:
         self._newest, self._open = stream_id, True
         self._messages = Messages()
         taken = self._ours(stream_id, data, end=end)
-        return taken._replace(abandoned=(*superseded, *taken.abandoned))
+        return taken._replace(abandoned=(*superseded, *taken.abandoned), begun=True)
 
     def _ours(self, stream_id: int, data: bytes, *, end: bool) -> Taken:
         frames = []

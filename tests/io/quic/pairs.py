@@ -18,7 +18,6 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-import pytest
 from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.quic import events as quic_events
 from aioquic.quic.configuration import QuicConfiguration
@@ -39,11 +38,6 @@ STEP_S = 0.005
 LIMIT_S = 20.0
 REAL_LIMIT_S = 10.0
 KEY = kaudp.PresharedKey(bytes(range(32)))
-
-
-def broken(why: str) -> pytest.MarkDecorator:
-    """Mark a test that shows a fault of the library: it fails until that is mended."""
-    return pytest.mark.xfail(strict=True, reason=why)
 
 
 # Virtual time
