@@ -29,11 +29,18 @@ class Liveness:
     """Knows what is known of the peer and what follows from it."""
 
     def __init__(
-        self, config: Config, detector: Detector, timers: TimerTable, *, initiator: bool, now: int
+        self,
+        config: Config,
+        detector: Detector,
+        timers: TimerTable,
+        *,
+        initiator: bool,
+        answer_delay: int,
+        now: int,
     ) -> None:
         self.state = State.CONNECTING
         self.peer_state = State.UP
-        self.response_time = ResponseTime()
+        self.response_time = ResponseTime(answer_delay)
         self.interval = milliseconds(config.interval_ms)
         self.judged_interval = self.interval
         self.rx_at = now

@@ -13,14 +13,18 @@ PTO_MAX: Final = 60 * SECOND
 
 
 class ResponseTime:
-    """Smoothed response time and its variation (RFC 6298). Spec: section 10.2."""
+    """Smoothed response time and its variation (RFC 6298). Spec: section 10.2.
 
-    __slots__ = ("pto", "smoothed", "variation")
+    `answer_delay` is how long the peer may keep an answer back. Spec: KA-14.4-4.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_answer_delay", "pto", "smoothed", "variation")
+
+    def __init__(self, answer_delay: int = 0) -> None:
         self.smoothed: int | None = None
         self.variation = 0
         self.pto = PTO_INITIAL
+        self._answer_delay = answer_delay
 
     def sample(self, response_time: int) -> None:
         """Learn one response time. Spec: KA-10.2-1."""
@@ -31,7 +35,7 @@ class ResponseTime:
             deviation = abs(self.smoothed - response_time)
             self.variation = (3 * self.variation + deviation) // 4
             self.smoothed = (7 * self.smoothed + response_time) // 8
-        margin = max(4 * self.variation, PTO_GRANULARITY)
+        margin = max(4 * self.variation, PTO_GRANULARITY) + self._answer_delay
         self.pto = min(self.smoothed + margin, PTO_MAX)
 
 

@@ -300,7 +300,12 @@ class Session:
     def _configure(self, now: int) -> None:
         config = self._context.config
         self._liveness = Liveness(
-            config, detector_for(config), self.timers, initiator=self.initiator, now=now
+            config,
+            detector_for(config),
+            self.timers,
+            initiator=self.initiator,
+            answer_delay=self._credential.answer_delay,
+            now=now,
         )
         self._pause = Pause(config, now)
 

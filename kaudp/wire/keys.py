@@ -32,6 +32,7 @@ class PresharedKey:
     # What a session asks of whatever stands for its key: see `suites.Carried`.
     repeats: Final = False
     longest_response: Final = MAX_UINT32 * SECOND
+    answer_delay: Final = 0
 
     def __init__(self, secret: bytes, *, key_id: bytes | None = None) -> None:
         self.secret = _checked_bytes("a pre-shared key", secret, KEY_BYTES)

@@ -26,12 +26,13 @@ class Carried:
     """Stands for a key where a QUIC connection has authenticated the peer. Spec: section 14.
 
     `repeats` tells that the carrier now in use sends again what is lost: no loss is reported
-    then. A response later than `longest_response`, in ns, has waited in the carrier.
-    Spec: KA-14.3-5, KA-14.6-2.
+    then. A response later than `longest_response` has waited in the carrier; `answer_delay` is how
+    long the peer may keep one back. Times in ns. Spec: KA-14.3-5, KA-14.4-4, KA-14.6-2.
     """
 
     repeats: bool = False
     longest_response: int = MAX_UINT32 * SECOND
+    answer_delay: int = 0
     key_id: bytes = b""
 
 

@@ -260,7 +260,7 @@ def test_nobody_is_reported_by_the_deadline(
     target = f"quic://{silent_address}"
     ping = start("ping", target, "-w", "0.3", *quiet)
     said = problem(ping)
-    assert ping.out[0] == f"PING {target} every 1 s"
+    assert ping.out[0] == f"PING {target} ({silent_address}) every 1 s"
     assert said.startswith(f"kaudp: expected an answer by QUIC from {target}, got none.")
 
 
@@ -271,9 +271,9 @@ def test_json_tells_of_the_failure_too(meet: Meet, start: Start) -> None:
     assert ping.err == ""
     assert [entry["type"] for entry in ping.objects] == ["start", "event", "summary"]
     begun, event, summary = ping.objects
-    assert (begun["mode"], begun["address"]) == (None, None)
+    assert (begun["mode"], begun["address"]) == (None, server.address)
     assert event["event"] == "ConnectFailed"
-    assert event["peer"] is None
+    assert event["peer"] == server.address
     assert "no_application_protocol" in event["detail"]
     assert "--alpn" in summary["problem"]
 

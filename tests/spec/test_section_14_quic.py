@@ -292,6 +292,20 @@ def test_without_acknowledgements_it_goes_down_within_the_bound_and_comes_up_aga
     assert not any(isinstance(event, PeerRestarted) for event in pinger.events)
 
 
+@pytest.mark.parametrize("told", [0, 25 * MS])
+def test_an_acknowledgement_that_is_kept_back_is_no_miss(told: int) -> None:
+    """KA-14.4-4: where the peer has told how long it may do so."""
+    pinger = Pinger()
+    pinger.carried.answer_delay = told
+    pinger.endpoint.reconfigure(Config.lan(), 0)
+    rng = Random(7)
+    for _ in range(300):
+        pinger.rtt = 20 * MS + rng.choice([0, 0, 0, 0, 25 * MS])
+        pinger.run(50 * MS)
+    assert (pinger.session.stats.suspicions == 0) == (told > 0)
+    assert pinger.session.state is not State.DOWN
+
+
 def test_an_acknowledgement_proves_no_more_than_the_first_sending() -> None:
     """KA-14.4-2: QUIC repeats a lost PING in silence, so the whole wait counts as round trip."""
     pinger = Pinger().run(2 * S)

@@ -259,6 +259,8 @@ class QuicAttachment(Connection):
         self._fitted = fitted
         if choice.mode is QuicMode.PING or self._is_client:
             self._carriage.use(choice.mode)
+            if choice.mode is QuicMode.PING:
+                self._carried.answer_delay = int(internals.max_ack_delay(quic) * SECOND)
             self._driver.act(lambda now: self._driver.endpoint.reconfigure(fitted, now))
             self._introduce(self._session or self._connect(), choice)
         else:

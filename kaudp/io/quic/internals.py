@@ -113,6 +113,11 @@ def probe_timeout(quic: QuicConnection) -> float:
     return quic._loss.get_probe_timeout()
 
 
+def max_ack_delay(quic: QuicConnection) -> float:
+    """Give how long the peer may keep an acknowledgement back."""
+    return quic._loss.max_ack_delay
+
+
 def congestion(quic: QuicConnection) -> tuple[int, int]:
     """Give the congestion window and how much of it is in flight, in bytes."""
     return quic._loss.congestion_window, quic._loss.bytes_in_flight

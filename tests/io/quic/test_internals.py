@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 from aioquic.asyncio.server import serve
+from aioquic.buffer import Buffer
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.logger import QuicLogger
+from aioquic.quic.packet import pull_quic_transport_parameters
 
 import kaudp.io.quic
 from kaudp.io.quic import internals
@@ -237,6 +239,14 @@ async def test_the_congestion_window_and_what_is_in_flight() -> None:
         assert 20 <= internals.congestion(quic)[1] <= 64
         await asyncio.sleep(1)
         assert internals.congestion(quic)[1] == 0
+
+
+@virtually
+async def test_the_acknowledgement_delay_is_the_peers() -> None:
+    async with paired(**BARE) as pair:
+        assert internals.max_ack_delay(pair.client.quic) == pytest.approx(0.025)
+        ours = pair.client.quic._serialize_transport_parameters()
+        assert pull_quic_transport_parameters(Buffer(data=ours)).max_ack_delay == 25
 
 
 @virtually

@@ -112,7 +112,7 @@ async def test_closing_the_attachment_leaves_the_application_its_connection(mode
 @pytest.mark.parametrize("mode", ["datagram", "stream"])
 @virtually
 async def test_attaching_again_begins_anew(mode: str) -> None:
-    """KA-14.3-1: the peer's attachment stays, and sees another session."""
+    """KA-14.3-1, KA-14.3-6: the peer's attachment stays, and sees another session."""
     again = {**HEARTS, "mode": mode}
     async with paired(near=again) as pair:
         await pair.up()
