@@ -154,13 +154,10 @@ class Channel:
         is_new = number > self.confirmed
         self.confirmed = max(self.confirmed, number)
         self._note_age(now)
+        response_time = age if frame_type == FrameType.REPLY or held_too_long else rtt
+        fresh_number = number > self._old_number
         return Evidence(
-            packet_number=number,
-            date=date,
-            rtt=None if held_too_long else rtt,
-            response_time=age if frame_type == FrameType.REPLY or held_too_long else rtt,
-            is_new=is_new,
-            fresh_number=number > self._old_number,
+            number, date, None if held_too_long else rtt, response_time, is_new, fresh_number
         )
 
     def _microseconds(self, now: int) -> int:

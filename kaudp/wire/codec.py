@@ -59,6 +59,7 @@ _PARAMETERS_BYTES: Final = int(grammar.Parameters.sizeof())
 _INIT_PAYLOAD_BYTES: Final = 8 + 8 + grammar.SESSION_ID_BYTES + _PARAMETERS_BYTES
 MIN_INIT_BYTES: Final = _INIT_HEADER.size + _INIT_PAYLOAD_BYTES + TAG_BYTES
 
+_FRAME_TYPES: Final[Mapping[int, FrameType]] = {int(kind): kind for kind in FrameType}
 _MIN_BYTES: Final[Mapping[int, int]] = {
     FrameType.INIT: MIN_INIT_BYTES,
     FrameType.RESPONSE: _RESPONSE_HEADER.size + _INIT_PAYLOAD_BYTES + TAG_BYTES,
@@ -176,10 +177,12 @@ def classify(data: bytes) -> FrameType:
     size = len(data)
     if size < TRANSPORT_HEADER_BYTES or data[0] != grammar.MAGIC or data[2] != grammar.VERSION:
         raise Refused(DropReason.NOT_KAUDP)
-    minimum = _MIN_BYTES.get(data[1])
-    if minimum is None or not minimum <= size <= _MAX_BYTES.get(data[1], grammar.MAX_FRAME_BYTES):
+    frame_type = _FRAME_TYPES.get(data[1])
+    if frame_type is None:
         raise Refused(DropReason.NOT_KAUDP)
-    frame_type = FrameType(data[1])
+    longest = _MAX_BYTES.get(data[1], grammar.MAX_FRAME_BYTES)
+    if not _MIN_BYTES[data[1]] <= size <= longest:
+        raise Refused(DropReason.NOT_KAUDP)
     if frame_type in _HANDSHAKE_TYPES and data[3] != grammar.SUITE_NNPSK0_25519_AESGCM_SHA256:
         raise Refused(DropReason.NOT_KAUDP)
     return frame_type
@@ -190,10 +193,10 @@ def classify_carried(data: bytes) -> FrameType:
     size = len(data)
     if size < _CARRIED_HEADER.size or data[0] != grammar.MAGIC or data[2] != grammar.VERSION:
         raise Refused(DropReason.NOT_KAUDP)
+    frame_type = _FRAME_TYPES.get(data[1])
     minimum = _MIN_CARRIED_BYTES.get(data[1])
-    if minimum is None or not minimum <= size <= grammar.MAX_FRAME_BYTES:
+    if frame_type is None or minimum is None or not minimum <= size <= grammar.MAX_FRAME_BYTES:
         raise Refused(DropReason.NOT_KAUDP)
-    frame_type = FrameType(data[1])
     if frame_type in _HANDSHAKE_TYPES and data[3] != grammar.SUITE_CARRIED:
         raise Refused(DropReason.NOT_KAUDP)
     return frame_type

@@ -186,7 +186,8 @@ class QuicAttachment(Connection):
             if self._silent:
                 self._quic.datagrams_to_send(now=self._loop.time())
             transmit()
-            self._look()
+            if internals.closing(self._quic) is not Closing.NEITHER:
+                self._look()
 
         def datagram_received(data: bytes, addr: Any) -> None:  # noqa: ANN401
             receive(data, addr)
@@ -203,12 +204,9 @@ class QuicAttachment(Connection):
 
     def _look(self) -> None:
         """Notice at once, not when aioquic has drained, that the connection is closing."""
-        closing = internals.closing(self._quic)
-        if closing is Closing.NEITHER or self._carrier_ended:
-            return
         event = internals.close_event(self._quic)
-        if event is not None:
-            self._end(ending(event, closing, self._alpn))
+        if event is not None and not self._carrier_ended:
+            self._end(ending(event, internals.closing(self._quic), self._alpn))
 
     def _look_for_reset(self, data: bytes) -> None:
         """Notice a stateless reset, which aioquic does not look for. Spec: KA-14.7-1."""
