@@ -9,6 +9,8 @@ from kaudp.wire.keys import PresharedKey
 
 _ALERT: Final = re.compile(r"TLS alert (?P<name>\w+)(?:, (['\"])(?P<phrase>.*)\2)?")
 _IDLE: Final = "idle timeout of the QUIC connection"
+_NO_QUIC: Final = "no answer to QUIC's handshake"
+_NO_KAUDP: Final = "QUIC is up, but no answer"
 
 
 class Carrier:
@@ -104,12 +106,12 @@ class QuicCarrier(Carrier):
         alert = _ALERT.search(detail)
         if alert is not None and alert["name"] in _REFUSALS:
             return _REFUSALS[alert["name"]](self, alert["phrase"] or alert["name"])
-        if self._mode is not None and not detail:
+        if self._mode is not None and detail.startswith(_NO_KAUDP):
             return (
                 f"expected an answer to heartbeats in mode {self._mode.value} from {self.name}, "
                 "got none, though QUIC works. --mode ping needs nothing but QUIC."
             )
-        if not detail or detail == _IDLE:
+        if not detail or detail in (_IDLE, _NO_QUIC):
             return (
                 f"expected an answer by QUIC from {self.name}, got none. Nothing listens there, "
                 "the path drops UDP, or what listens is no QUIC server: kaudp over UDP is pinged "

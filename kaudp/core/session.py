@@ -471,7 +471,9 @@ class Session:
         before = self.state
         self._end(Input.EXPIRED, now)
         if before is State.CONNECTING:
-            self._context.outbox.emit(ConnectFailed(self, now, self._unreachable))
+            self._context.outbox.emit(
+                ConnectFailed(self, now, self._unreachable, self._credential.silence)
+            )
         else:
             self._context.outbox.emit(SessionClosed(self, now, CloseReason.EXPIRED, by_peer=False))
         self._finish(now)

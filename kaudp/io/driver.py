@@ -47,7 +47,7 @@ class Driver:
         qlogs: Sequence[Qlog] = (),
     ) -> None:
         self.endpoint = endpoint
-        self._qlogs = qlogs
+        self.qlogs = qlogs
         self.unsent = 0
         self._transmit = transmit
         self._read_clock = clock
@@ -61,11 +61,11 @@ class Driver:
 
     def receive(self, data: bytes, addr: Address) -> bool:
         """Take a datagram in. True: it was kaudp's. False: it is the application's."""
-        before = self.endpoint.counters.copy() if self._qlogs else None
+        before = self.endpoint.counters.copy() if self.qlogs else None
         consumed = self.endpoint.receive_datagram(data, addr, self._clock())
         if before is not None:
             refused = self.endpoint.counters - before
-            for qlog in self._qlogs:
+            for qlog in self.qlogs:
                 qlog.frame_received(data, self._now, refused, consumed=consumed)
         if consumed:
             self.flush()
@@ -95,7 +95,7 @@ class Driver:
     def events(self) -> Iterator[Event]:
         """Take the events that wait."""
         while event := self.endpoint.next_event():
-            for qlog in self._qlogs:
+            for qlog in self.qlogs:
                 qlog.event(event)
             yield event
 
@@ -122,7 +122,7 @@ class Driver:
     def flush(self) -> None:
         """Hand to the transport what the endpoint has to send. KA-8.3-4."""
         for data, addr in self.endpoint.datagrams_to_send():
-            for qlog in self._qlogs:
+            for qlog in self.qlogs:
                 qlog.frame_sent(data, self._now)
             try:
                 self._transmit(data, addr)

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Protocol, TypeVar
 
 from kaudp.core.outbox import EventQueue
+from kaudp.core.paths import Address
 from kaudp.core.session import Session
 from kaudp.core.stats import Stats
 from kaudp.errors import DropReason
@@ -32,6 +33,11 @@ class Announcer:
         self._news = asyncio.Event()
         self._closed = False
         self._ended = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` is done."""
+        return self._closed
 
     async def events(self) -> AsyncIterator[Event]:
         """Give the events as they come, to the end of the last session or of the endpoint."""
@@ -190,6 +196,16 @@ class Connection(Heart):
     def stats(self) -> Stats:
         """What was measured so far."""
         return self.session.stats
+
+    @property
+    def address(self) -> Address:
+        """Where the peer is."""
+        return self.session.address
+
+    @property
+    def own_address(self) -> tuple[str, int] | None:
+        """Our (host, port) as the peer sees it, None while it has not told; never by PING."""
+        return self.session.own_address
 
     @property
     def mode(self) -> QuicMode | None:

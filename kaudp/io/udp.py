@@ -17,8 +17,10 @@ from kaudp.io.driver import Driver, production_endpoint
 from kaudp.io.heart import Connection, EventCallback, Heart
 from kaudp.io.qlog import Qlog
 from kaudp.io.sockets import AddressError
+from kaudp.wire.grammar import MAGIC
 from kaudp.wire.keys import KeySource, PresharedKey
 
+FIRST_BYTE: Final = bytes([MAGIC])
 LOOK_UP_AGAIN_S: Final = 30.0
 TRY_NEXT_S: Final = 2.0
 
@@ -284,7 +286,8 @@ def _look_first(attachment: Attachment, protocol: asyncio.DatagramProtocol) -> N
     receive = protocol.datagram_received
 
     def datagram_received(data: bytes, addr: Any) -> None:  # noqa: ANN401
-        if not attachment.receive_datagram(data, addr):
+        # The first byte tells QUIC's packets, and all else that is not ours, at no cost. KA-2-1.
+        if data[:1] != FIRST_BYTE or not attachment.receive_datagram(data, addr):
             receive(data, addr)
 
     # The transport looks the method up on the instance at each call.

@@ -33,6 +33,7 @@ class PresharedKey:
     repeats: Final = False
     longest_response: Final = MAX_UINT32 * SECOND
     answer_delay: Final = 0
+    silence: Final = ""
 
     def __init__(self, secret: bytes, *, key_id: bytes | None = None) -> None:
         self.secret = _checked_bytes("a pre-shared key", secret, KEY_BYTES)

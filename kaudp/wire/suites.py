@@ -27,10 +27,12 @@ class Carried:
 
     `repeats` tells that the carrier now in use sends again what is lost: no loss is reported
     then. A response later than `longest_response` has waited in the carrier; `answer_delay` is how
-    long the peer may keep one back. Times in ns. Spec: KA-14.3-5, KA-14.4-4, KA-14.6-2.
+    long the peer may keep one back. Times in ns. `silence` is what `ConnectFailed` says of it.
+    Spec: KA-14.3-5, KA-14.4-4, KA-14.6-2.
     """
 
     repeats: bool = False
+    silence: str = ""
     longest_response: int = MAX_UINT32 * SECOND
     answer_delay: int = 0
     key_id: bytes = b""

@@ -17,6 +17,7 @@ from kaudp.core.paths import Address
 from kaudp.core.session import Session
 from kaudp.errors import ConfigError, QuicError, SessionStateError
 from kaudp.events import (
+    QUIC_ALPN,
     CloseReason,
     ConnectFailed,
     Event,
@@ -42,6 +43,12 @@ from kaudp.wire.suites import Carried
 
 RESET_TOKEN_BYTES: Final = 16
 MIN_RESET_BYTES: Final = 21
+_MARK: Final = "kaudp_attachment"
+_NO_QUIC: Final = "no answer to QUIC's handshake"
+_NO_KAUDP: Final = (
+    "QUIC is up, but no answer to kaudp's handshake: is kaudp attached at the other end, "
+    "with the same context id?"
+)
 
 
 class QuicAttachment(Connection):
@@ -79,7 +86,7 @@ class QuicAttachment(Connection):
         self._accept = accept
         if internals.trace(self._quic) is not None:
             self._qlogs = (*self._qlogs, Qlog(self._note_in_trace))
-        self._carried = Carried()
+        self._carried = Carried(silence=_NO_QUIC)
         self._carriage = Carriage(protocol, context_id, dedicated=dedicated)
         self._alpn: str | None = None
         self._begun = False
@@ -93,6 +100,12 @@ class QuicAttachment(Connection):
         super().__init__(self._make_driver(config, accept=False), on_event, config.max_events)
         if internals.ended(self._quic):
             raise QuicError("expected a connection that is open, got one that has ended")
+        other = getattr(protocol.quic_event_received, _MARK, None)
+        if isinstance(other, QuicAttachment) and not other.closed:
+            raise QuicError(
+                "expected a connection without kaudp, got one that it is attached to; "
+                "close that attachment first"
+            )
         if internals.handshake_complete(self._quic):
             self._begin(internals.alpn(self._quic))
         elif self._is_client:
@@ -193,6 +206,7 @@ class QuicAttachment(Connection):
             receive(data, addr)
             self._look_for_reset(data)
 
+        setattr(quic_event_received, _MARK, self)
         hooks: dict[str, Callable[..., None]] = {
             "quic_event_received": quic_event_received,
             "transmit": transmit_and_look,
@@ -240,6 +254,8 @@ class QuicAttachment(Connection):
         quic = self._quic
         self._alpn = alpn
         self._begun = True
+        self._carried.silence = _NO_KAUDP
+        self._driver.qlogs = self._qlogs
         choice = choose(
             self._asked,
             alpn=alpn,
@@ -253,7 +269,7 @@ class QuicAttachment(Connection):
             probe_timeout_s=internals.probe_timeout(quic),
         )
         if choice.mode is not QuicMode.PING:
-            self._carriage.listen()
+            self._carriage.listen(own_alpn=alpn == QUIC_ALPN)
         self._fitted = fitted
         if choice.mode is QuicMode.PING or self._is_client:
             self._carriage.use(choice.mode)
@@ -280,7 +296,8 @@ class QuicAttachment(Connection):
 
     def _make_driver(self, config: Config, *, accept: bool | AcceptHook) -> Driver:
         endpoint = production_endpoint(config, self._carried, accept)
-        return Driver(endpoint, self._transmit, qlogs=self._qlogs)
+        # What the session says while it waits for QUIC goes nowhere.
+        return Driver(endpoint, self._transmit, qlogs=self._qlogs if self._begun else ())
 
     def _connect(self) -> Session:
         address = internals.peer_address(self._quic) or self._address
@@ -365,14 +382,19 @@ class QuicAttachment(Connection):
         if not isinstance(event, SessionClosed | ConnectFailed):
             return
         self._finished = True
+        if not self._begun:
+            self._note(event)
         if isinstance(event, SessionClosed):
             self._reason = event.reason
 
     def _announce(self, event: Event) -> None:
         """Tell an event of this adapter's own."""
+        self._note(event)
+        self._tell(event)
+
+    def _note(self, event: Event) -> None:
         for qlog in self._qlogs:
             qlog.event(event)
-        self._tell(event)
 
     def _note_in_trace(self, now: int, name: str, data: dict[str, Any]) -> None:
         """Write into aioquic's qlog of the connection; it stamps the time itself."""

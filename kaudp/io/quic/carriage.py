@@ -50,8 +50,7 @@ NOTHING: Final = Taken()
 class Carriage:
     """Sends by the carrier in use; takes frames from all that this side listens to.
 
-    `dedicated` tells that no application shares the connection: then nothing is passed on, and
-    datagrams need no context id.
+    `dedicated` tells that no application shares the connection: then nothing is passed on.
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class Carriage:
         self._quic = quic
         self._dedicated = dedicated
         self._listens = False
-        self._datagrams = DatagramCarrier(quic, b"" if dedicated else preamble)
+        self._datagrams = DatagramCarrier(quic, preamble)
         self._stream = StreamCarrier(protocol, preamble)
         self._pings = PingCarrier(quic)
         self._refused: set[int] = set()
@@ -80,9 +79,14 @@ class Carriage:
         carriers: tuple[Carrier, ...] = (self._datagrams, self._stream, self._pings)
         self.current = next(carrier for carrier in carriers if carrier.mode is mode)
 
-    def listen(self) -> None:
-        """Look for frames in datagrams and streams: the peer speaks kaudp."""
+    def listen(self, *, own_alpn: bool) -> None:
+        """Look for frames in datagrams and streams: the peer speaks kaudp.
+
+        Where the ALPN is kaudp's own, datagrams need no context id. Spec: section 14.2.
+        """
         self._listens = True
+        if own_alpn:
+            self._datagrams.prefix = b""
 
     def send(self, frame: bytes) -> str:
         """Hand a frame to QUIC; give why it was dropped, empty if it was not."""

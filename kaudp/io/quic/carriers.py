@@ -6,6 +6,7 @@ Spec: sections 14.2 to 14.4.
 
 import contextlib
 from collections.abc import Iterator
+from itertools import count
 from typing import Final, Protocol
 
 from aioquic.asyncio.protocol import QuicConnectionProtocol
@@ -23,8 +24,10 @@ from kaudp.wire.grammar import MAX_FRAME_BYTES, FrameType
 CONTEXT_ID: Final = 2**60 + int.from_bytes(b"kaudp/1", "big")
 MAX_CONTEXT_ID: Final = 2**62 - 1
 LENGTH_BYTES: Final = 2
-# No application's own ping has such a uid: those are addresses of objects.
-PING_UID_BASE: Final = 2**64
+# No application's own ping has such a uid: those are addresses of objects. Each carrier has a
+# range of its own, so one that is detached leaves nothing for the next to mistake.
+_PING_UID_BITS: Final = 64
+_ping_ranges = count(1)
 
 
 class Carrier(Protocol):
@@ -42,13 +45,13 @@ class DatagramCarrier:
     mode = QuicMode.DATAGRAM
 
     def __init__(self, quic: QuicConnection, prefix: bytes) -> None:
+        self.prefix = prefix
         self._quic = quic
-        self._prefix = prefix
         self._last: bytes | None = None
 
     def send(self, frame: bytes) -> str:
         """Queue a frame. Spec: KA-14.2-1 to KA-14.2-3."""
-        datagram = self._prefix + frame
+        datagram = self.prefix + frame
         size = 1 + size_uint_var(len(datagram)) + len(datagram)
         if size > min(internals.peer_datagram_limit(self._quic), internals.packet_room(self._quic)):
             return "too_long"
@@ -61,9 +64,9 @@ class DatagramCarrier:
 
     def frame(self, datagram: bytes) -> bytes | None:
         """Cut the frame out of a datagram, None where it does not begin as ours."""
-        if not datagram.startswith(self._prefix):
+        if not datagram.startswith(self.prefix):
             return None
-        return datagram[len(self._prefix) :] if self._prefix else datagram
+        return datagram[len(self.prefix) :] if self.prefix else datagram
 
 
 class StreamCarrier:
@@ -125,24 +128,25 @@ class PingCarrier:
     def __init__(self, quic: QuicConnection) -> None:
         self._quic = quic
         self._peer = AcknowledgingPeer()
+        self._range = next(_ping_ranges)
         self._answer: bytes | None = None
 
     def send(self, frame: bytes) -> str:
         """Send a PING where the frame asks for an answer. Spec: KA-14.4-1, KA-14.4-3."""
         ping = self._peer.ask(frame)
         if ping is not None:
-            self._quic.send_ping(PING_UID_BASE + ping)
+            self._quic.send_ping((self._range << _PING_UID_BITS) + ping)
         elif frame[1] == FrameType.CLOSE:
             self._answer = self._peer.closed(frame)
         return ""
 
     def owns(self, uid: int) -> bool:
         """Tell whether a PING was a heartbeat."""
-        return uid > PING_UID_BASE
+        return uid >> _PING_UID_BITS == self._range
 
     def acknowledged(self, uid: int) -> bytes | None:
         """Give the frame that an acknowledgement stands for."""
-        return self._peer.acknowledged(uid - PING_UID_BASE)
+        return self._peer.acknowledged(uid - (self._range << _PING_UID_BITS))
 
     def answer(self) -> bytes | None:
         """Take what the peer answers at once."""

@@ -39,7 +39,7 @@ async def connect(
     configuration = _configuration(quic, host, alpn)
     candidates = await sockets.look_up(host, port)
     address = sockets.reachable(candidates, f"{host}:{port}")
-    peer = address if len(address) == 4 else (f"::ffff:{address[0]}", port, 0, 0)
+
     attached: list[QuicAttachment] = []
 
     def make(connection: QuicConnection, stream_handler: object = None) -> QuicConnectionProtocol:
@@ -54,7 +54,7 @@ async def connect(
             accept=False,
             on_event=None,
             qlog=qlog,
-            address=peer,
+            address=address,
         )
         attached.append(attachment)
         return protocol

@@ -17,6 +17,7 @@ from aioquic.quic.logger import QuicLoggerTrace
 
 _PACKET_NUMBER_BYTES: Final = 2
 _TAG_BYTES: Final = 16
+_MAPPED: Final = "::ffff:"
 
 
 class Closing(Enum):
@@ -53,8 +54,14 @@ def alpn(quic: QuicConnection) -> str | None:
 
 
 def peer_address(quic: QuicConnection) -> Any:  # noqa: ANN401
-    """Give the address that the connection sends to, None before there is one."""
-    return quic._network_paths[0].addr if quic._network_paths else None
+    """Give the address that the connection sends to, None before there is one.
+
+    aioquic's client speaks to IPv4 hosts by IPv6 addresses; they are shown as what they are.
+    """
+    address = quic._network_paths[0].addr if quic._network_paths else None
+    if address is not None and address[0].startswith(_MAPPED):
+        return address[0].removeprefix(_MAPPED), address[1]
+    return address
 
 
 def peer_datagram_limit(quic: QuicConnection) -> int:

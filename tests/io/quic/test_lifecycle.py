@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from aioquic.asyncio.client import connect
 from aioquic.quic.events import ProtocolNegotiated
 
 import kaudp
@@ -330,3 +331,35 @@ async def test_an_illegal_reason_is_one_clear_error_and_ends_nothing(reason: Any
         assert connection.state is kaudp.State.UP
         trips = connection.stats.round_trips
         await until(lambda: connection.stats.round_trips > trips + 3)
+
+
+@virtually
+async def test_a_connection_has_one_heart_at_a_time() -> None:
+    """A second one would be told nothing of its own; after the first is closed it may come."""
+    async with paired(far=None, near={**HEARTS, "mode": "ping"}) as pair:
+        await until(lambda: pair.client.attached.stats.round_trips > 3, 5)
+        first = pair.client.attached
+        with pytest.raises(kaudp.QuicError, match="expected a connection without kaudp"):
+            kaudp.attach_quic(pair.client)
+        await first.close()
+        pair.client.attach(**{**HEARTS, "mode": "ping"})
+        await until(lambda: pair.client.attached.stats.round_trips > 3, 5)
+
+
+@pytest.mark.parametrize("mode", ["datagram", "stream"])
+@really
+async def test_an_attached_end_meets_one_on_a_connection_of_its_own(mode: str) -> None:
+    """14.2: the ALPN kaudp/1 alone tells that datagrams need no context id."""
+    asking = client_configuration(
+        alpn_protocols=["kaudp/1"], max_datagram_frame_size=65_536, server_name="localhost"
+    )
+    async with kaudp.serve("quic://127.0.0.1:0", quic=server_configuration(), config=LAN) as server:
+        port = server.address[1]
+        async with connect("127.0.0.1", port, configuration=asking) as protocol:
+            heart = kaudp.attach_quic(protocol, mode=mode, config=LAN)  # type: ignore[arg-type]
+            await event_of(heart, kaudp.SessionUp)
+            await until(lambda: heart.stats.round_trips > 2)
+            assert heart.address == ("127.0.0.1", port)
+            assert heart.own_address is not None
+            assert heart.own_address[0] == "127.0.0.1"
+            await heart.close()
