@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> Parser:
     parser = Parser(
         prog="kaudp",
-        description="Authenticated heartbeats for UDP: try them, serve them, read them.",
+        description="Authenticated heartbeats for UDP and QUIC: try them, serve them, read them.",
         epilog="see what it does, with nothing to set up:\n  kaudp demo",
     )
     parser.add_argument("--version", action="version", version=f"kaudp {kaudp.__version__}")

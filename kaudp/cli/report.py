@@ -155,11 +155,11 @@ class Report:
         # The empty line parts it from the ^C that a terminal shows.
         title = f"\n--- {self._carrier.name} ping statistics ---"
         if not stats.handshakes:
-            return f"{title}\n0 replies, not even to the handshake"
+            return f"{title}\n0 replies"
         state = self._output.coloured(stats.state.name, stats.state)
         lines = [
             title,
-            f"{self._replies} replies, {stats.sent} frames sent, {stats.received} received, "
+            f"{amount(self._replies, 'reply')}, {stats.sent} frames sent, {stats.received} received, "
             f"{amount(stats.suspicions, 'suspicion')}, state at the end {state}",
         ]
         if stats.round_trips:

@@ -40,7 +40,9 @@ def share(part: float | None) -> str:
 
 def amount(count: int | str, noun: str) -> str:
     """Write how many there are of something."""
-    return f"{count} {noun}" if str(count) == "1" else f"{count} {noun}s"
+    if str(count) == "1":
+        return f"{count} {noun}"
+    return f"{count} {noun.removesuffix('y')}ies" if noun.endswith("y") else f"{count} {noun}s"
 
 
 def address_text(address: Address) -> str:

@@ -76,7 +76,7 @@ def test_what_the_network_reports_is_passed_on(silent_address: str, start: Start
     ping = start("ping", silent_address, "-w", "0.3", KAUDP_KEY=KEY)
     assert ping.finish() == 1
     assert "reported the address unreachable" in ping.err
-    assert ping.out[-1] == "0 replies, not even to the handshake"
+    assert ping.out[-1] == "0 replies"
 
 
 def test_json_tells_of_the_failure_too(silent_address: str, start: Start) -> None:
