@@ -159,8 +159,8 @@ class Report:
         state = self._output.coloured(stats.state.name, stats.state)
         lines = [
             title,
-            f"{amount(self._replies, 'reply')}, {stats.sent} frames sent, {stats.received} received, "
-            f"{amount(stats.suspicions, 'suspicion')}, state at the end {state}",
+            f"{amount(self._replies, 'reply')}, {stats.sent} frames sent, {stats.received} "
+            f"received, {amount(stats.suspicions, 'suspicion')}, state at the end {state}",
         ]
         if stats.round_trips:
             lines += [self._losses(stats), self._times(stats)]

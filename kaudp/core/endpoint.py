@@ -6,17 +6,23 @@ Spec: sections 2, 4 and 12.
 from collections import Counter
 from collections.abc import Callable, Iterator
 from random import Random
+from typing import Final
 
 from kaudp.config import Config
 from kaudp.core.handshake import Embryo, Identity
 from kaudp.core.paths import Address
+from kaudp.core.routes import LINGER
 from kaudp.core.session import Context, Session, own_parameters
 from kaudp.errors import ConfigError, DropReason, KeyFormatError, Refused, SessionStateError
 from kaudp.events import CloseReason, Event
+from kaudp.units import MAX_UINT32, SECOND
 from kaudp.wire import codec
 from kaudp.wire.grammar import FrameType
 from kaudp.wire.keys import KeySource, key_lookup
 from kaudp.wire.suites import Carried, Credential, Entropy, OpenedInit, open_init
+
+# Inside QUIC nobody else can come by an id that was given up: it is known to the end.
+CARRIED_LINGER: Final = MAX_UINT32 * SECOND
 
 AcceptHook = Callable[[bytes, Address], bool]
 
@@ -46,7 +52,8 @@ class Endpoint:
             raise ConfigError(f"expected an instance id of 8 bytes, got {len(instance_id)}")
         identity = Identity(instance_id or entropy(8), entropy(8), own_parameters(config))
         self.counters: Counter[DropReason] = Counter()
-        self._context = Context(config, identity, rng, entropy)
+        linger = CARRIED_LINGER if isinstance(keys, Carried) else LINGER
+        self._context = Context(config, identity, rng, entropy, linger)
         self._carried = keys if isinstance(keys, Carried) else None
         self._keys = {keys.key_id: keys}.get if isinstance(keys, Carried) else key_lookup(keys)
         self._accept = accept

@@ -28,20 +28,21 @@ S = TypeVar("S", bound=Keyed)
 
 
 class Expiring(Generic[T]):
-    """What is kept for LINGER and then forgotten, by session id; at the bound the oldest goes."""
+    """What is kept for a while and then forgotten, by session id; at the bound the oldest goes."""
 
-    __slots__ = ("_entries", "_most")
+    __slots__ = ("_entries", "_linger", "_most")
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, linger: int) -> None:
         self._entries: OrderedDict[bytes, tuple[int, T]] = OrderedDict()
         self._most = most
+        self._linger = linger
 
     def add(self, session_id: bytes, item: T, now: int) -> None:
         """Keep an item from now on."""
         self._expire(now)
         if len(self._entries) >= self._most:
             self._entries.popitem(last=False)
-        self._entries[session_id] = (now + LINGER, item)
+        self._entries[session_id] = (now + self._linger, item)
 
     def find(self, session_id: bytes, now: int) -> T | None:
         """Find an item whose time is not over."""
@@ -70,15 +71,15 @@ class Routes(Generic[S]):
         "sessions",
     )
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, linger: int = LINGER) -> None:
         self.sessions: dict[bytes, S] = {}
         self.named: dict[bytes, S] = {}
         self.pending: dict[bytes, S] = {}
         self.embryos: OrderedDict[bytes, Embryo] = OrderedDict()
         self.per_key: Counter[bytes] = Counter()
         self._embryos_by_identifier: dict[bytes, Embryo] = {}
-        self._lingering: Expiring[Channel] = Expiring(config.max_sessions)
-        self._spent_attempts: Expiring[Attempt] = Expiring(config.max_sessions)
+        self._lingering: Expiring[Channel] = Expiring(config.max_sessions, linger)
+        self._spent_attempts: Expiring[Attempt] = Expiring(config.max_sessions, linger)
         self._count = 0
         self._config = config
 

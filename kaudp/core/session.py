@@ -77,13 +77,15 @@ class Context:
 
     __slots__ = ("config", "entropy", "identity", "outbox", "queue", "rng", "routes")
 
-    def __init__(self, config: Config, identity: Identity, rng: Random, entropy: Entropy) -> None:
+    def __init__(
+        self, config: Config, identity: Identity, rng: Random, entropy: Entropy, linger: int
+    ) -> None:
         self.config = config
         self.identity = identity
         self.rng = rng
         self.entropy = entropy
         self.outbox = Outbox(config.max_events)
-        self.routes: Routes[Session] = Routes(config)
+        self.routes: Routes[Session] = Routes(config, linger)
         self.queue: TimerQueue[Session] = TimerQueue()
 
     def draw(self) -> int:
@@ -294,6 +296,7 @@ class Session:
     def reconfigure(self, now: int) -> None:
         """Begin anew with the endpoint's changed configuration; only while CONNECTING."""
         self._configure(now)
+        self._retry = HANDSHAKE_RETRY_INITIAL
         self._begin_attempt(now)
         self._scheduled(now)
 

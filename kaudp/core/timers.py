@@ -115,7 +115,10 @@ class TimerQueue(Generic[S]):
         item.queued_at = None
         self._stale += 1
         if self._stale > SWEEP_FROM and 2 * self._stale > len(self._heap):
-            self._heap = [entry for entry in self._heap if entry[2].queued_at == entry[0]]
+            counted = {
+                id(entry[2]): entry for entry in self._heap if entry[2].queued_at == entry[0]
+            }
+            self._heap = list(counted.values())
             heapq.heapify(self._heap)
             self._stale = 0
 

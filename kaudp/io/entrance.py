@@ -88,7 +88,8 @@ def serve(
     `url` is udp://HOST:PORT, which takes `keys`, or quic://HOST:PORT, which takes `quic` with a
     certificate; with both `keys` and `quic` one port serves both. 0.0.0.0 or [::] stand for all
     local addresses, port 0 for a free one. `accept` may be a hook (key id, address) -> bool; on
-    QUIC the key id is empty. The limits override those of `config`. What happens is noted in the
+    QUIC the key id is empty. The limits override those of `config`, and hold for UDP and QUIC each.
+    What happens is noted in the
     file `qlog`.
     Raises `AddressError` and `ConfigError`.
     """

@@ -125,8 +125,8 @@ class Heart(Announcer):
             self._timer.cancel()
             self._timer = None
         self._timer_due = due
-        if due is not None:
-            delay = max(0, due - self._driver.now) / SECOND
+        delay = self._driver.timeout()
+        if due is not None and delay is not None:
             self._timer = self._loop.call_later(delay, self._wake)
 
     def _notice(self, event: Event) -> None:

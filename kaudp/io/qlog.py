@@ -4,14 +4,16 @@ The events are described in spec/qlog.md; the file is a JSON text sequence (RFC 
 draft-ietf-quic-qlog-main-schema lays it out.
 """
 
+import contextlib
 import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from datetime import UTC, datetime
 from enum import Enum
+from itertools import count
 from typing import IO, Any, Final, Self
 from weakref import WeakKeyDictionary
 
@@ -34,6 +36,7 @@ class Qlog:
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
+        self._numbers = count(1)
         self._groups: WeakKeyDictionary[Session, str] = WeakKeyDictionary()
 
     def frame_sent(self, frame: bytes, now: int) -> None:
@@ -60,32 +63,38 @@ class Qlog:
             for field in fields(event)
             if field.name not in ("session", "time")
         }
-        group = self._groups.setdefault(event.session, str(len(self._groups) + 1))
+        group = self._groups.get(event.session)
+        if group is None:
+            group = self._groups[event.session] = str(next(self._numbers))
         self._sink(event.time, event_name(type(event)), {"session": group, **data})
 
 
 class QlogFile(Qlog):
     """A qlog file of kaudp events, to be closed or used in a `with`.
 
-    `vantage_point` is "client", "server" or "unknown". Raises `ConfigError` when the file cannot
+    `vantage_point` is "client", "server" or "unknown". What cannot be written later, as on a full
+    disk, is counted in `lost`: a log stops no heart. Raises `ConfigError` when the file cannot
     be written.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, vantage_point: str = "unknown") -> None:
         super().__init__(self._write_event)
         self._started = now_ns()
+        self.lost = 0
         try:
             self._file: IO[str] = open(path, "w", encoding="utf-8")  # noqa: SIM115, PTH123
+            with self._closed_if_it_fails():
+                self._write_record(_header(vantage_point))
         except OSError as error:
             raise ConfigError(
                 f"qlog: expected a file that can be written, got {os.fspath(path)!r}: "
                 f"{error.strerror}"
             ) from None
-        self._write_record(_header(vantage_point))
 
     def close(self) -> None:
         """Close the file; what comes after is not noted."""
-        self._file.close()
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -93,11 +102,22 @@ class QlogFile(Qlog):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @contextlib.contextmanager
+    def _closed_if_it_fails(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            self.close()
+            raise
+
     def _write_event(self, now: int, name: str, data: dict[str, Any]) -> None:
         if self._file.closed:
             return
         elapsed = (now - self._started) / MILLISECOND
-        self._write_record({"time": round(elapsed, 6), "name": f"kaudp:{name}", "data": data})
+        try:
+            self._write_record({"time": round(elapsed, 6), "name": f"kaudp:{name}", "data": data})
+        except OSError:
+            self.lost += 1
 
     def _write_record(self, record: dict[str, Any]) -> None:
         self._file.write(f"{_RECORD_SEPARATOR}{json.dumps(record, separators=(',', ':'))}\n")

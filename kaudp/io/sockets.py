@@ -4,6 +4,7 @@ Spec: KA-8.3-2, KA-8.3-4.
 """
 
 import asyncio
+import contextlib
 import socket
 import struct
 import sys
@@ -78,10 +79,15 @@ async def look_up(host: str, port: int, *, passive: bool = False) -> list[tuple[
         raise AddressError(f"expected a host name that resolves, got {host!r}: {reason}") from None
 
 
-def reachable(candidates: list[tuple[Any, ...]], name: str) -> Any:  # noqa: ANN401
-    """Give the address of the first candidate that there is a route to. Raises `AddressError`."""
-    with connected_socket(candidates, name) as sock:
-        return sock.getpeername()
+def reachable(candidates: list[tuple[Any, ...]], name: str) -> list[Any]:
+    """Give the addresses of the candidates that there is a route to. Raises `AddressError`."""
+    addresses = []
+    for candidate in candidates:
+        with contextlib.suppress(AddressError), connected_socket([candidate], name) as sock:
+            addresses.append(sock.getpeername())
+    if not addresses:
+        connected_socket(candidates, name)
+    return list(dict.fromkeys(addresses))
 
 
 def connected_socket(candidates: list[tuple[Any, ...]], name: str) -> socket.socket:

@@ -219,11 +219,6 @@ def parse_carried_init(data: bytes) -> tuple[bytes, InitPayload]:
         raise Refused(DropReason.NOT_KAUDP, str(refused)) from None
 
 
-def carried_state(frame: bytes) -> int:
-    """Give the state that a transport frame in clear tells."""
-    return frame[TRANSPORT_HEADER_BYTES]
-
-
 def build_carried(frame_type: FrameType, session_id: bytes, payload: bytes) -> bytes:
     """Build INIT or RESPONSE as QUIC carries it. Spec: KA-14.1-1."""
     header = _CARRIED_HEADER.pack(

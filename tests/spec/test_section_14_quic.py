@@ -21,7 +21,11 @@ from kaudp.events import (
     SessionDown,
     State,
 )
-from kaudp.io.quic.acknowledgements import MAX_OUTSTANDING, AcknowledgingPeer
+from kaudp.io.quic.acknowledgements import (
+    MAX_HANDSHAKES,
+    MAX_OUTSTANDING,
+    AcknowledgingPeer,
+)
 from kaudp.io.quic.carriers import CONTEXT_ID, Messages
 from kaudp.io.quic.endings import ending
 from kaudp.io.quic.internals import Closing
@@ -371,6 +375,29 @@ def test_closing_in_mode_ping_sends_nothing() -> None:
     assert pinger.endpoint.quiet
 
 
+def test_an_older_acknowledgement_tells_nothing_new() -> None:
+    """KA-14.4-1: QUIC acknowledges in any order."""
+    pinger = Pinger().run(2 * S)
+    pinger.cut = True
+    pinger.run(250 * MS)
+    older, newer = (ping for _, ping in pinger.in_flight[:2])
+    assert pinger.peer.acknowledged(newer) is not None
+    assert pinger.peer.acknowledged(older) is None
+
+
+def test_handshakes_that_are_remembered_are_bounded() -> None:
+    """KA-14.4-1: those not asked for the longest give way."""
+    peer = AcknowledgingPeer()
+    for seed in range(50):
+        opened = endpoint(seed)
+        opened.connect("peer", 0, key_id=b"")
+        ((init, _),) = opened.datagrams_to_send()
+        ping = peer.ask(init)
+        assert ping is not None
+        assert peer.acknowledged(ping) is not None
+    assert len(peer._numbers) <= MAX_HANDSHAKES
+
+
 def test_what_waits_for_acknowledgement_is_bounded() -> None:
     """KA-14.4-1: a path that is dead for long costs no memory."""
     peer = AcknowledgingPeer()
@@ -443,6 +470,9 @@ def test_the_interval_fits_quics_timers(
     config = Config(interval_ms=asked_ms, min_receive_interval_ms=60_000)
     fitted = fit(config, idle_timeout_s=idle_s, probe_timeout_s=pto_s)
     assert fitted.interval_ms == given_ms
+    # KA-14.6-4.
+    assert fitted.nat_keepalive_ms is not None
+    assert fitted.nat_keepalive_ms <= max(1_000, min(25_000, idle_s / 2 * 1_000))
     assert fitted.min_receive_interval_ms <= max(10, idle_s / 2 * 1_000)
 
 

@@ -1,5 +1,6 @@
 """kaudp.io.qlog, and spec/qlog.md against it."""
 
+import gc
 import json
 import re
 from collections import Counter
@@ -93,3 +94,22 @@ def test_a_file_is_a_json_text_sequence_by_the_main_schema(tmp_path: Path) -> No
 def test_a_file_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(kaudp.ConfigError, match="expected a file that can be written, got"):
         QlogFile(tmp_path / "nowhere" / "a.sqlog")
+
+
+def test_a_full_disk_stops_no_heart(tmp_path: Path) -> None:
+    """What cannot be written is counted."""
+    with QlogFile(tmp_path / "a.sqlog") as log:
+        log._file.close()
+        log._file = Path("/dev/full").open("w")  # noqa: SIM115
+        log.event(SessionUp(Pair().up().session, 0, State.DOWN))
+        assert log.lost == 1
+    with pytest.raises(kaudp.ConfigError, match="No space left on device"):
+        QlogFile("/dev/full")
+
+
+def test_numbers_of_sessions_are_never_given_twice() -> None:
+    log, kept = noted()
+    for seed in range(3):
+        log.event(SessionUp(Pair(seed).up().session, 9, State.DOWN))
+        gc.collect()
+    assert [data["session"] for _, _, data in kept] == ["1", "2", "3"]

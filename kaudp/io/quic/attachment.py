@@ -3,6 +3,8 @@
 Spec: section 14.
 """
 
+import asyncio
+import contextlib
 import hmac
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -29,6 +31,7 @@ from kaudp.events import (
     SessionClosed,
     State,
 )
+from kaudp.io.clock import now_ns
 from kaudp.io.driver import Driver, production_endpoint
 from kaudp.io.heart import Connection, EventCallback, Pollable
 from kaudp.io.qlog import Qlog
@@ -36,6 +39,7 @@ from kaudp.io.quic import internals
 from kaudp.io.quic.carriage import Carriage, Taken
 from kaudp.io.quic.carriers import CONTEXT_ID, MAX_CONTEXT_ID
 from kaudp.io.quic.endings import RESET, Ending, ending, error_code
+from kaudp.io.quic.hooks import hooks_of
 from kaudp.io.quic.internals import Closing
 from kaudp.io.quic.modes import Choice, choose, fit, parse_mode
 from kaudp.units import SECOND, milliseconds
@@ -43,7 +47,7 @@ from kaudp.wire.suites import Carried
 
 RESET_TOKEN_BYTES: Final = 16
 MIN_RESET_BYTES: Final = 21
-_MARK: Final = "kaudp_attachment"
+
 _NO_QUIC: Final = "no answer to QUIC's handshake"
 _NO_KAUDP: Final = (
     "QUIC is up, but no answer to kaudp's handshake: is kaudp attached at the other end, "
@@ -79,6 +83,13 @@ class QuicAttachment(Connection):
         self._address = address
         self._quic: QuicConnection = internals.connection_of(protocol)
         self._is_client = self._quic.configuration.is_client
+        hooks = hooks_of(protocol, is_client=self._is_client)
+        for other in hooks.lookers[:1]:
+            if isinstance(other, QuicAttachment) and not (other.closed or other.finished):
+                raise QuicError(
+                    "expected a connection without kaudp, got one that it is attached to; "
+                    "close that attachment first"
+                )
         self._config = self._fitted = config
         self._asked = mode
         self._speaks_kaudp = peer_speaks_kaudp
@@ -87,9 +98,10 @@ class QuicAttachment(Connection):
         if internals.trace(self._quic) is not None:
             self._qlogs = (*self._qlogs, Qlog(self._note_in_trace))
         self._carried = Carried(silence=_NO_QUIC)
-        self._carriage = Carriage(protocol, context_id, dedicated=dedicated)
+        self._carriage = Carriage(protocol, context_id, now_ns(), dedicated=dedicated)
         self._alpn: str | None = None
         self._begun = False
+        self._answered = asyncio.Event()
         self._in_event = False
         self._queued = False
         self._finished = False
@@ -100,18 +112,18 @@ class QuicAttachment(Connection):
         super().__init__(self._make_driver(config, accept=False), on_event, config.max_events)
         if internals.ended(self._quic):
             raise QuicError("expected a connection that is open, got one that has ended")
-        other = getattr(protocol.quic_event_received, _MARK, None)
-        if isinstance(other, QuicAttachment) and not other.closed:
-            raise QuicError(
-                "expected a connection without kaudp, got one that it is attached to; "
-                "close that attachment first"
-            )
+
         if internals.handshake_complete(self._quic):
             self._begin(internals.alpn(self._quic))
         elif self._is_client:
             self._connect()
             self._settle()
-        self._hook()
+        hooks.add(self)
+
+    @property
+    def finished(self) -> bool:
+        """Whether a session of this attachment has ended."""
+        return self._finished
 
     @property
     def mode(self) -> QuicMode | None:
@@ -138,6 +150,14 @@ class QuicAttachment(Connection):
         latest, transport = self._session.stats.rtt_latest, self.transport_rtt
         return None if latest is None or transport is None else max(0, latest - transport)
 
+    def note_application_received(self) -> None:
+        """Report authenticated traffic from the peer; counts where both sides report it."""
+        self._act(self.session.note_application_received)
+
+    def note_application_sent(self) -> None:
+        """Report traffic to the peer; counts where both sides report it."""
+        self._act(self.session.note_application_sent)
+
     async def close(self, reason: CloseReason | int = CloseReason.NORMAL) -> None:
         """End the session and tell the peer; the application's connection stays open.
 
@@ -146,6 +166,13 @@ class QuicAttachment(Connection):
         self._reason = reason
         await self._shut(reason)
         self._close_own_connection()
+
+    async def answered(self, seconds: float) -> bool:
+        """Wait for QUIC's handshake to end, well or not; False where nobody has answered."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._answered.wait()
+        return self._answered.is_set()
 
     def close_transport(self) -> None:
         """Close the socket of a connection of kaudp's own."""
@@ -164,6 +191,7 @@ class QuicAttachment(Connection):
         self._in_event = True
         try:
             if isinstance(event, HandshakeCompleted):
+                self._answered.set()
                 if not self._begun and not self._finished:
                     self._begin_or_fail(event.alpn_protocol)
             elif isinstance(event, ConnectionTerminated):
@@ -183,46 +211,21 @@ class QuicAttachment(Connection):
             consumed = self._receive(frame, taken)
         return taken.passed if consumed else taken.otherwise
 
-    def _hook(self) -> None:
-        """Take the first look at what aioquic tells its protocol, whatever class that has.
+    def transmitting(self) -> None:
+        """Let nothing out after a stateless reset: the peer has no connection (RFC 9000, 10.3)."""
+        if self._silent:
+            self._quic.datagrams_to_send(now=self._loop.time())
 
-        Its methods are looked up on the instance at each call, so no subclass is needed.
-        """
-        tell, transmit = self.protocol.quic_event_received, self.protocol.transmit
-        receive = self.protocol.datagram_received
-
-        def quic_event_received(event: QuicEvent) -> None:
-            for passed in self.take(event):
-                tell(passed)
-
-        def transmit_and_look() -> None:
-            if self._silent:
-                self._quic.datagrams_to_send(now=self._loop.time())
-            transmit()
-            if internals.closing(self._quic) is not Closing.NEITHER:
-                self._look()
-
-        def datagram_received(data: bytes, addr: Any) -> None:  # noqa: ANN401
-            receive(data, addr)
-            self._look_for_reset(data)
-
-        setattr(quic_event_received, _MARK, self)
-        hooks: dict[str, Callable[..., None]] = {
-            "quic_event_received": quic_event_received,
-            "transmit": transmit_and_look,
-        }
-        if self._is_client:
-            hooks["datagram_received"] = datagram_received
-        for name, hook in hooks.items():
-            setattr(self.protocol, name, hook)
-
-    def _look(self) -> None:
+    def transmitted(self) -> None:
         """Notice at once, not when aioquic has drained, that the connection is closing."""
+        closing = internals.closing(self._quic)
+        if closing is Closing.NEITHER or self._carrier_ended:
+            return
         event = internals.close_event(self._quic)
-        if event is not None and not self._carrier_ended:
-            self._end(ending(event, internals.closing(self._quic), self._alpn))
+        if event is not None:
+            self._end(ending(event, closing, self._alpn))
 
-    def _look_for_reset(self, data: bytes) -> None:
+    def received(self, data: bytes) -> None:
         """Notice a stateless reset, which aioquic does not look for. Spec: KA-14.7-1."""
         token = internals.reset_token(self._quic)
         if (
@@ -307,6 +310,8 @@ class QuicAttachment(Connection):
     def _end(self, end: Ending) -> None:
         """End with the connection. Spec: KA-14.7-1."""
         self._carrier_ended = True
+        if end.reason is not CloseReason.CARRIER_IDLE:
+            self._answered.set()
         self._driver.act(
             lambda now: self._driver.endpoint.abandon(
                 now, end.reason, by_peer=end.by_peer, detail=end.detail
@@ -328,10 +333,11 @@ class QuicAttachment(Connection):
         """Queue a frame; where it goes is QUIC's to decide."""
         if self._carrier_ended or self._carriage.current is None:
             return
-        dropped = self._carriage.send(frame)
+        dropped = self._carriage.send(frame, self._driver.now)
         if dropped:
             self.unsent[dropped] += 1
-        self._queued = True
+        else:
+            self._queued = True
 
     def _receive(self, frame: bytes, taken: Taken) -> bool:
         """Take a frame in; a responder answers in the mode it came in. Spec: KA-14.5-3.
@@ -345,6 +351,8 @@ class QuicAttachment(Connection):
             self._carriage.current = taken.carrier
         self._carried.longest_response = int(internals.probe_timeout(self._quic) * SECOND)
         consumed = self._driver.receive(frame, address)
+        if consumed:
+            self._carriage.heard(self._driver.now)
         if not consumed:
             self._carriage.current = former
         elif self._session is None or self._session.state is State.CLOSED:
@@ -391,6 +399,11 @@ class QuicAttachment(Connection):
         """Tell an event of this adapter's own."""
         self._note(event)
         self._tell(event)
+
+    def _is_last(self, event: Event) -> bool:
+        """Only an initiator's session is its last: a peer may begin another."""
+        initiated = self._session is not None and self._session.initiator
+        return super()._is_last(event) and (initiated or self._carrier_ended)
 
     def _note(self, event: Event) -> None:
         for qlog in self._qlogs:

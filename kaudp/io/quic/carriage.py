@@ -19,16 +19,15 @@ from aioquic.quic.events import (
 )
 
 from kaudp.errors import DropReason
-from kaudp.events import QuicMode, State
+from kaudp.events import QuicMode
 from kaudp.io.quic import internals
 from kaudp.io.quic.carriers import Carrier, DatagramCarrier, PingCarrier, StreamCarrier
 from kaudp.io.quic.streams import PeerStreams
-from kaudp.wire import codec
-from kaudp.wire.grammar import FrameType
 
 STREAM_REFUSED: Final = 0
 # Header, tag and framing of the QUIC packet around a frame, at most.
 PACKET_OVERHEAD_BYTES: Final = 64
+SILENCE_PARTS: Final = 8
 
 
 class Taken(NamedTuple):
@@ -54,7 +53,7 @@ class Carriage:
     """
 
     def __init__(
-        self, protocol: QuicConnectionProtocol, context_id: int, *, dedicated: bool
+        self, protocol: QuicConnectionProtocol, context_id: int, now: int, *, dedicated: bool
     ) -> None:
         preamble = encode_uint_var(context_id)
         quic = internals.connection_of(protocol)
@@ -66,6 +65,9 @@ class Carriage:
         self._stream = StreamCarrier(protocol, preamble)
         self._pings = PingCarrier(quic)
         self._refused: set[int] = set()
+        self._unanswered_bytes = 0
+        self._sent_at: dict[int, int] = {}
+        self._heard_at = now
         peer_is_client = not quic.configuration.is_client
         self._peer_streams = PeerStreams(preamble, peer_is_client=peer_is_client)
 
@@ -85,21 +87,35 @@ class Carriage:
         Where the ALPN is kaudp's own, datagrams need no context id. Spec: section 14.2.
         """
         self._listens = True
+        self._peer_streams.leave(internals.open_streams(self._quic))
         if own_alpn:
             self._datagrams.prefix = b""
 
-    def send(self, frame: bytes) -> str:
+    def send(self, frame: bytes, now: int) -> str:
         """Hand a frame to QUIC; give why it was dropped, empty if it was not."""
         if self.current is None:
             return "no_carrier"
-        return "would_block" if self._crowds(frame) else self.current.send(frame)
+        kind = frame[1]
+        dropped = "crowded" if self._crowded(kind, now) else self.current.send(frame)
+        if not dropped:
+            self._unanswered_bytes += len(frame) + PACKET_OVERHEAD_BYTES
+            self._sent_at[kind] = now
+        return dropped
 
-    def _crowds(self, frame: bytes) -> bool:
-        """Tell whether a suspicion probe would take the room of those that follow. KA-14.6-3."""
-        if frame[1] != FrameType.PROBE or codec.carried_state(frame) != State.SUSPECT:
+    def heard(self, now: int) -> None:
+        """Take note of a frame of the peer."""
+        self._unanswered_bytes = 0
+        self._heard_at = now
+
+    def _crowded(self, kind: int, now: int) -> bool:
+        """Tell whether a frame would take the room of those that follow. Spec: KA-14.6-3.
+
+        Each kind of frame has its turn, so probes do not keep handshakes from going out.
+        """
+        if self._unanswered_bytes <= internals.congestion_window(self._quic) // 2:
             return False
-        window, in_flight = internals.congestion(self._quic)
-        return in_flight + len(frame) + PACKET_OVERHEAD_BYTES > window // 2
+        sent_at = self._sent_at.get(kind, self._heard_at)
+        return SILENCE_PARTS * (now - sent_at) < now - self._heard_at
 
     def answer(self) -> bytes | None:
         """Take a frame that comes back at once, without the peer's doing."""

@@ -3,7 +3,8 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 from aioquic.asyncio.client import connect as connect_quic
 from aioquic.asyncio.protocol import QuicConnectionProtocol
@@ -12,7 +13,7 @@ from aioquic.quic.connection import QuicConnection
 
 from kaudp.config import Config
 from kaudp.errors import ConfigError
-from kaudp.events import QUIC_ALPN, Mode
+from kaudp.events import QUIC_ALPN, Mode, QuicMode
 from kaudp.io import sockets
 from kaudp.io.qlog import Qlog
 from kaudp.io.quic.attachment import QuicAttachment
@@ -21,6 +22,7 @@ from kaudp.io.quic.modes import parse_mode
 
 # RFC 9221, section 3: the value that accepts frames of any size.
 MAX_DATAGRAM_FRAME_SIZE: Final = 65536
+TRY_NEXT_S: Final = 2.0
 
 
 @asynccontextmanager
@@ -34,12 +36,32 @@ async def connect(
     alpn: str | Sequence[str],
     qlog: Qlog | None,
 ) -> AsyncIterator[QuicAttachment]:
-    """Keep a heartbeat on a QUIC connection of its own. Raises `AddressError`, `ConfigError`."""
+    """Keep a heartbeat on a QUIC connection of its own. Raises `AddressError`, `ConfigError`.
+
+    Each address of a name but the last is given a while to answer, before this is entered.
+    """
     asked = parse_mode(mode)
     configuration = _configuration(quic, host, alpn)
-    candidates = await sockets.look_up(host, port)
-    address = sockets.reachable(candidates, f"{host}:{port}")
+    *others, last = sockets.reachable(await sockets.look_up(host, port), f"{host}:{port}")
+    made = partial(_connected, configuration, config, asked, qlog)
+    for address in others:
+        async with made(address) as attachment:
+            if await attachment.answered(TRY_NEXT_S):
+                yield attachment
+                return
+    async with made(last) as attachment:
+        yield attachment
 
+
+@asynccontextmanager
+async def _connected(
+    configuration: QuicConfiguration,
+    config: Config,
+    mode: QuicMode | None,
+    qlog: Qlog | None,
+    address: Any,  # noqa: ANN401
+) -> AsyncIterator[QuicAttachment]:
+    """Connect to one address."""
     attached: list[QuicAttachment] = []
 
     def make(connection: QuicConnection, stream_handler: object = None) -> QuicConnectionProtocol:
@@ -47,7 +69,7 @@ async def connect(
         attachment = QuicAttachment(
             protocol,
             config,
-            mode=asked,
+            mode=mode,
             peer_speaks_kaudp=False,
             context_id=CONTEXT_ID,
             dedicated=True,
@@ -62,7 +84,7 @@ async def connect(
     try:
         async with connect_quic(
             address[0],
-            port,
+            address[1],
             configuration=configuration,
             create_protocol=make,
             wait_connected=False,

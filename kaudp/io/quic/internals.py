@@ -125,9 +125,14 @@ def max_ack_delay(quic: QuicConnection) -> float:
     return quic._loss.max_ack_delay
 
 
-def congestion(quic: QuicConnection) -> tuple[int, int]:
-    """Give the congestion window and how much of it is in flight, in bytes."""
-    return quic._loss.congestion_window, quic._loss.bytes_in_flight
+def congestion_window(quic: QuicConnection) -> int:
+    """Give how many bytes may be in flight."""
+    return quic._loss.congestion_window
+
+
+def open_streams(quic: QuicConnection) -> Collection[int]:
+    """Give the ids of the streams that there are."""
+    return quic._streams.keys()
 
 
 def smoothed_rtt(quic: QuicConnection) -> float:

@@ -11,6 +11,7 @@ from kaudp.units import MILLISECOND
 MIN_DATAGRAM_FRAME_BYTES: Final = 160
 
 MIN_INTERVAL_MS: Final = 10
+MIN_NAT_KEEPALIVE_MS: Final = 1_000
 _MS_PER_S: Final = 1_000
 
 
@@ -63,7 +64,7 @@ def choose(
 
 
 def fit(config: Config, *, idle_timeout_s: float, probe_timeout_s: float) -> Config:
-    """Bring the intervals into what QUIC's own timers allow. Spec: KA-14.6-1."""
+    """Bring the intervals into what QUIC's own timers allow. Spec: KA-14.6-1, KA-14.6-4."""
     legal = _longest_legal_interval_ms(config)
     least = int(min(1.5 * probe_timeout_s * _MS_PER_S + 1, legal))
     most = int(max(MIN_INTERVAL_MS, min(idle_timeout_s / 2 * _MS_PER_S, legal)))
@@ -73,6 +74,8 @@ def fit(config: Config, *, idle_timeout_s: float, probe_timeout_s: float) -> Con
         interval_ms=interval,
         min_receive_interval_ms=min(config.min_receive_interval_ms, most),
         deadline_ms=max(config.deadline_ms, interval),
+        nat_keepalive_ms=max(MIN_NAT_KEEPALIVE_MS, min(config.nat_keepalive_ms or most, most)),
+        allow_short_nat_keepalive=True,
     )
 
 

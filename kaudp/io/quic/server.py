@@ -50,6 +50,7 @@ class QuicServer(Announcer):
         self._qlog = qlog
         self._configuration = _configuration(quic)
         self._attachments: set[QuicAttachment] = set()
+        self._serving: set[QuicAttachment] = set()
         self._counted: Counter[DropReason] = Counter()
         self._udp: Attachment | None = None
         self._server: Any = None
@@ -134,7 +135,7 @@ class QuicServer(Announcer):
             peer_speaks_kaudp=True,
             context_id=CONTEXT_ID,
             dedicated=True,
-            accept=self._admits,
+            accept=lambda key_id, addr: self._admits(attachment, key_id, addr),
             on_event=self._tell,
             on_gone=self._forget,
             qlog=self._qlog,
@@ -142,14 +143,19 @@ class QuicServer(Announcer):
         self._attachments.add(attachment)
         return protocol
 
-    def _admits(self, key_id: bytes, address: Address) -> bool:
-        """Bound the sessions, then ask the application. Spec: KA-11-2."""
-        if len(self.sessions) >= self._config.max_sessions:
-            return False
-        return self._accept(key_id, address) if callable(self._accept) else self._accept
+    def _admits(self, attachment: QuicAttachment, key_id: bytes, address: Address) -> bool:
+        """Bound the sessions on QUIC, then ask the application. Spec: KA-11-2."""
+        if attachment not in self._serving:
+            if len(self._serving) >= self._config.max_sessions:
+                return False
+            if not (self._accept(key_id, address) if callable(self._accept) else self._accept):
+                return False
+            self._serving.add(attachment)
+        return True
 
     def _forget(self, attachment: QuicAttachment) -> None:
         self._attachments.discard(attachment)
+        self._serving.discard(attachment)
         self._counted += attachment.counters
 
     def _hearts(self) -> list[Heart]:

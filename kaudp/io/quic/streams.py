@@ -3,6 +3,7 @@
 Spec: section 14.3.
 """
 
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from aioquic.quic.events import QuicEvent, StreamDataReceived, StreamReset
@@ -45,6 +46,10 @@ class PeerStreams:
         self._newest = -1
         self._open = False
         self._messages = Messages()
+
+    def leave(self, stream_ids: Iterable[int]) -> None:
+        """Leave streams that began before anybody looked to the application."""
+        self._applications.update(each for each in stream_ids if each & 3 == self._kind)
 
     def take(self, event: StreamDataReceived | StreamReset) -> Taken:
         """Sort an event."""

@@ -228,17 +228,27 @@ async def test_the_idle_timeout_is_the_least_that_three_probe_timeouts_may_becom
 
 
 @virtually
-async def test_the_congestion_window_and_what_is_in_flight() -> None:
+async def test_no_more_than_the_congestion_window_leaves_at_once() -> None:
     async with paired(**BARE, delay=0.1) as pair:
-        quic = pair.client.quic
         await asyncio.sleep(1)
-        window, in_flight = internals.congestion(quic)
-        assert (window >= 10 * 1200, in_flight) == (True, 0)
-        quic.send_ping(1)
-        pair.client.transmit()
-        assert 20 <= internals.congestion(quic)[1] <= 64
-        await asyncio.sleep(1)
-        assert internals.congestion(quic)[1] == 0
+        window = internals.congestion_window(pair.client.quic)
+        assert window >= 10 * 1200
+        before = len(pair.network.sent)
+        pair.client.send_stream(bytes(100_000))
+        await asyncio.sleep(0.15)
+        left = sum(
+            len(data) for _, data, _, target in pair.network.sent[before:] if target == SERVER
+        )
+        assert window - 1200 <= left <= window
+
+
+@virtually
+async def test_the_streams_that_are_open_are_known() -> None:
+    async with paired(**BARE) as pair:
+        assert not internals.open_streams(pair.server.quic)
+        stream = pair.client.send_stream(b"hello")
+        await until(lambda: pair.server.streams)
+        assert list(internals.open_streams(pair.server.quic)) == [stream]
 
 
 @virtually
