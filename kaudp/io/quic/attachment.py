@@ -112,7 +112,6 @@ class QuicAttachment(Connection):
         super().__init__(self._make_driver(config, accept=False), on_event, config.max_events)
         if internals.ended(self._quic):
             raise QuicError("expected a connection that is open, got one that has ended")
-
         if internals.handshake_complete(self._quic):
             self._begin(internals.alpn(self._quic))
         elif self._is_client:
@@ -346,21 +345,24 @@ class QuicAttachment(Connection):
         """
         address = internals.peer_address(self._quic)
         former = self._carriage.current
-        responds = not self._is_client and taken.carrier is not None
-        if responds:
+        if not self._is_client:
             self._carriage.current = taken.carrier
         self._carried.longest_response = int(internals.probe_timeout(self._quic) * SECOND)
         consumed = self._driver.receive(frame, address)
         if consumed:
             self._carriage.heard(self._driver.now)
-        if not consumed:
+            self._follow(address)
+        else:
             self._carriage.current = former
-        elif self._session is None or self._session.state is State.CLOSED:
+        self._settle()
+        return consumed
+
+    def _follow(self, address: Address) -> None:
+        """Take note of the session that the peer has begun, or of where QUIC has found it."""
+        if self._session is None or self._session.state is State.CLOSED:
             self._adopt()
         elif address != self._session.address and self.mode is QuicMode.PING:
             self._move(self._session, address)
-        self._settle()
-        return consumed
 
     def _adopt(self) -> None:
         """Take note of the session that the peer has begun."""
