@@ -112,7 +112,9 @@ class Quiche(Peer):
     def missing(self) -> str | None:
         if not shutil.which("node"):
             return "no node"
-        return None if self._package.exists() else f"no @matrixai/quic: npm install in {self._folder}"
+        if self._package.exists():
+            return None
+        return f"no @matrixai/quic: npm install in {self._folder}"
 
     def program(self) -> list[str]:
         return ["node", str(self._folder / "peer.mjs")]
