@@ -14,8 +14,7 @@ MATRIX = pytest.StashKey[run.Matrix]()
 @pytest.fixture(scope="session")
 def matrix(request: pytest.FixtureRequest) -> run.Matrix:
     """Build the peers and run the cases that the collected tests ask for."""
-    wanted = [case for item in request.session.items if (case := _case(item)) is not None]
-    made = run.Matrix(case for case in wanted if not _left_out(case))
+    made = run.Matrix(case for item in request.session.items if (case := _case(item)) is not None)
     request.config.stash[MATRIX] = made
     made.run()
     return made
@@ -24,10 +23,7 @@ def matrix(request: pytest.FixtureRequest) -> run.Matrix:
 @pytest.fixture
 def result(request: pytest.FixtureRequest, matrix: run.Matrix) -> run.Result:
     """Give the result of a case; skip where its stack is not there."""
-    case = request.param
-    if reason := _left_out(case):
-        pytest.skip(reason)
-    found = matrix.results[case]
+    found = matrix.results[request.param]
     if found.result == "missing" and os.environ.get("KAUDP_REQUIRE_ALL") == "1":
         pytest.fail(f"KAUDP_REQUIRE_ALL=1, but {found.reason}", pytrace=False)
     if found.result == "missing":
@@ -65,9 +61,3 @@ def _case(item: pytest.Item) -> run.Case | None:
     parameters = getattr(getattr(item, "callspec", None), "params", {})
     found = parameters.get("result")
     return found if isinstance(found, run.Case) else None
-
-
-def _left_out(case: run.Case) -> str | None:
-    if case.stack == "quinn" and os.environ.get("KAUDP_WITH_QUINN") != "1":
-        return "quinn takes minutes to build: KAUDP_WITH_QUINN=1 has it tested"
-    return None
