@@ -4,7 +4,6 @@ Spec: KA-8.3-2, KA-8.3-4.
 """
 
 import asyncio
-import contextlib
 import socket
 import struct
 import sys
@@ -82,11 +81,15 @@ async def look_up(host: str, port: int, *, passive: bool = False) -> list[tuple[
 def reachable(candidates: list[tuple[Any, ...]], name: str) -> list[Any]:
     """Give the addresses of the candidates that there is a route to. Raises `AddressError`."""
     addresses = []
+    refused: AddressError | None = None
     for candidate in candidates:
-        with contextlib.suppress(AddressError), connected_socket([candidate], name) as sock:
-            addresses.append(sock.getpeername())
-    if not addresses:
-        connected_socket(candidates, name)
+        try:
+            with connected_socket([candidate], name) as sock:
+                addresses.append(sock.getpeername())
+        except AddressError as error:
+            refused = error
+    if refused is not None and not addresses:
+        raise refused
     return list(dict.fromkeys(addresses))
 
 

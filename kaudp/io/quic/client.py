@@ -18,10 +18,8 @@ from kaudp.io import sockets
 from kaudp.io.qlog import Qlog
 from kaudp.io.quic.attachment import QuicAttachment
 from kaudp.io.quic.carriers import CONTEXT_ID
-from kaudp.io.quic.modes import parse_mode
+from kaudp.io.quic.modes import MAX_DATAGRAM_FRAME_SIZE, parse_mode
 
-# RFC 9221, section 3: the value that accepts frames of any size.
-MAX_DATAGRAM_FRAME_SIZE: Final = 65536
 TRY_NEXT_S: Final = 2.0
 
 

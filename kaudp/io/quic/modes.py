@@ -9,7 +9,8 @@ from kaudp.events import QUIC_ALPN, Mode, QuicMode
 from kaudp.units import MILLISECOND
 
 MIN_DATAGRAM_FRAME_BYTES: Final = 160
-
+# RFC 9221, section 3: the value that accepts frames of any size.
+MAX_DATAGRAM_FRAME_SIZE: Final = 65536
 MIN_INTERVAL_MS: Final = 10
 MIN_NAT_KEEPALIVE_MS: Final = 1_000
 _MS_PER_S: Final = 1_000

@@ -22,7 +22,7 @@ from kaudp.io.qlog import Qlog
 from kaudp.io.quic import internals
 from kaudp.io.quic.attachment import QuicAttachment
 from kaudp.io.quic.carriers import CONTEXT_ID
-from kaudp.io.quic.client import MAX_DATAGRAM_FRAME_SIZE
+from kaudp.io.quic.modes import MAX_DATAGRAM_FRAME_SIZE
 from kaudp.io.udp import Attachment, attach
 from kaudp.wire.keys import KeySource
 

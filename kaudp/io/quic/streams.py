@@ -18,9 +18,8 @@ _UNIDIRECTIONAL: Final = 2
 class Taken(NamedTuple):
     """What an event gave: frames of ours, and the events that go on to the application.
 
-    `begun` tells that a stream of ours has begun,
-    `abandoned` names streams of ours that are no longer wanted, `refused` why something was
-    dropped.
+    `begun` tells that a stream of ours has begun, `abandoned` names those that are no longer
+    wanted, `refused` why something was dropped.
     """
 
     frames: list[bytes]
