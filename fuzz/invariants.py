@@ -240,17 +240,17 @@ def _most_probes(side: Side, session: Session, window: int) -> int:
     """Each handshake brings a new budget and a few probes at once, each own pause some retries."""
     intervals = window // side.least_interval[session] + 1
     handshakes = max(1, session.stats.handshakes)
-    pauses = session._pause.version
+    pauses = session._control.version
     return handshakes * (SUSPICION_BUDGET_MAX + 4) + pauses * PAUSE_RETRIES + 6 * intervals
 
 
 def _check_timers(session: Session, before: dict[Timer, int], now: int) -> None:
-    """Spec: KA-7.3-1, KA-7.3-3, KA-7.4-1, KA-7.5-4, KA-7.6-1, KA-8.2-1, KA-8.6-2, KA-8.6-4."""
+    """Spec: KA-7.3-1, KA-7.3-3, KA-7.4-1, KA-7.5-4, KA-7.6-1, KA-8.2-1, KA-8.7-1, KA-8.7-3."""
     armed = session.timers._deadlines
     for timer, at in armed.items():
         assert at > now or at == before.get(timer), f"KA-8.2-3: {timer!r} is set to the past"
     if Timer.PAUSE_END in armed and session.state is not State.CLOSED:
-        assert not JUDGING & armed.keys(), f"KA-8.6-2: {session} judges in a pause"
+        assert not JUDGING & armed.keys(), f"KA-8.7-1: {session} judges in a pause"
         return
     missing = AWAKE[session.state][not session.initiator] - armed.keys()
     assert not missing, f"{session} waits for nothing: no {missing}"

@@ -129,7 +129,7 @@ def _check_carried(data: bytes) -> None:
         value for name, value in frame.items() if name.endswith(("session_id", "payload"))
     ]
     assert codec.build_carried(frame_type, session_id, payload) == data
-    assert codec.response_session_id(data) == session_id
+    assert codec.answered_session_id(data) == session_id
     _check_payload(payload, *HANDSHAKE_PAYLOADS[frame_type is FrameType.RESPONSE])
 
 

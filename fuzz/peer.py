@@ -45,7 +45,7 @@ def sealed_frame(
     if pair.carried:
         return bytes(header) + plaintext
     keys = attacked._keys
-    return _made(pair, seal.seal(keys.receiving, bytes(header), number, plaintext))
+    return _made(pair, seal.seal(keys._receiving.aead, bytes(header), number, plaintext))
 
 
 def plausible_body(pair: Pair, side: Side, channel: int, told: dict[str, Any]) -> bytes:
@@ -107,7 +107,7 @@ def response(
     options: bytes,
 ) -> bytes | None:
     """Answer a handshake of a side that waits, or give None while it has none."""
-    waiting = [session._attempt for session in side.context.routes.pending.values()]
+    waiting = [session._initiation.attempt for session in side.context.routes.pending.values()]
     if not waiting:
         return None
     answered: Attempt = waiting[attempt % len(waiting)]

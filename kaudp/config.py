@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Any, Final
 
 from kaudp.errors import ConfigError
-from kaudp.units import SECOND, milliseconds
+from kaudp.units import MAX_UINT32, SECOND, milliseconds
 
 MAX_DETECTION_TIME: Final = 1800 * SECOND
 NAT_KEEPALIVE_FLOOR_MS: Final = 15_000
@@ -74,16 +74,28 @@ class Config:
     """How long a responder keeps a session that is DOWN, 0 to 86,400,000 ms. KA-7.6-4."""
 
     max_peer_pause_ms: int = 60_000
-    """The longest pause of the peer that is honoured, 0 to 3,600,000 ms. KA-8.6-3."""
+    """The longest pause of the peer that is honoured, 0 to 3,600,000 ms. KA-8.7-2."""
 
     max_peer_pause_sum_ms: int = 300_000
-    """All of the peer's pauses in an hour, 0 to 3,600,000 ms. KA-8.6-3."""
+    """All of the peer's pauses in an hour, 0 to 3,600,000 ms. KA-8.7-2."""
+
+    max_peer_admin_down_ms: int = 14_400_000
+    """How long in 24 hours the peer may be taken down, 0 to 86,400,000 ms. KA-8.10-4."""
 
     application_traffic: bool = False
     """This side reports authenticated application traffic. KA-8.5-1."""
 
     report_round_trips: bool = False
     """Emit a `RoundTrip` event for each round-trip time sample. KA-10.1-1."""
+
+    share_clock: bool = False
+    """Tell peers the time of day of our clock, for `Stats.clock_offset`. KA-10.3-2."""
+
+    key_update_interval_ms: int = 86_400_000
+    """Change traffic keys after this, 30,000 to 604,800,000 ms. KA-4.4-6."""
+
+    key_update_frames: int = 1_048_576
+    """Change traffic keys after so many frames, 2 to 4,294,967,295. KA-4.4-6."""
 
     max_sessions: int = 10_000
     """Sessions of this endpoint, 1 to 10,000,000. KA-11-2."""
@@ -93,6 +105,10 @@ class Config:
 
     max_embryos: int = 1_024
     """Handshakes answered and not yet confirmed, 1 to 1,000,000. KA-4.3-3."""
+
+    cookie_threshold: int = 256
+    """Handshakes waiting from which a cookie is asked for, 0 to 1,000,000; above `max_embryos`:
+    never. KA-4.5-2."""
 
     max_events: int = 4_096
     """Events that wait to be read, 16 to 1,000,000. KA-11-3."""
@@ -178,6 +194,10 @@ _RANGES: Final[Mapping[str, tuple[int, int]]] = {
     "down_retention_ms": (0, 86_400_000),
     "max_peer_pause_ms": (0, 3_600_000),
     "max_peer_pause_sum_ms": (0, 3_600_000),
+    "max_peer_admin_down_ms": (0, 86_400_000),
+    "key_update_interval_ms": (30_000, 604_800_000),
+    "key_update_frames": (2, MAX_UINT32),
+    "cookie_threshold": (0, 1_000_000),
     "max_sessions": (1, 10_000_000),
     "max_sessions_per_key": (1, 10_000_000),
     "max_embryos": (1, 1_000_000),

@@ -41,6 +41,8 @@ class DropReason(Enum):
     REFUSED = "refused"
     SESSION_LIMIT = "session_limit"
     UNEXPECTED = "unexpected"
+    COOKIE_SENT = "cookie_sent"
+    CROSSED = "crossed"
 
 
 class Refused(Exception):

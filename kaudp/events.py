@@ -145,6 +145,37 @@ class PeerPaused(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class SessionAdminDown(Event):
+    """An operator took the session down, here or (`by_peer`) there; nobody is judged meanwhile."""
+
+    previous: State
+    by_peer: bool
+
+
+@dataclass(frozen=True, slots=True)
+class IntervalChanged(Event):
+    """Both sides have agreed on another probe interval, in ns. Spec: section 8.8."""
+
+    previous: int
+    interval: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChanged(Event):
+    """The session goes on under another pre-shared key. Spec: KA-4.8-3."""
+
+    previous: bytes
+    key_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChangeFailed(Event):
+    """The peer did not answer under the new key; the session stays under the old. KA-4.8-1."""
+
+    key_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class ModeChosen(Event):
     """Heartbeats travel in this mode of QUIC, and why. Spec: KA-14.5-1."""
 

@@ -19,10 +19,10 @@ from kaudp.core.channel import Channel
 from kaudp.errors import DropReason, Refused
 from kaudp.units import MAX_UINT32
 from kaudp.wire import codec, grammar
-from kaudp.wire.grammar import AddressFamily, FrameType
+from kaudp.wire.grammar import KEY_PHASE, AddressFamily, FrameType
 from kaudp.wire.keys import PresharedKey
 from kaudp.wire.noise import Responder
-from kaudp.wire.seal import SessionKeys
+from kaudp.wire.seal import OneKey
 
 
 class OpeningKeys(NamedTuple):
@@ -107,7 +107,7 @@ def _read_transport(traffic: Sequence[AESGCM], data: bytes, result: Dissection) 
         read_section("body", grammar.Body, opened[1], result)
         with pinpointed(result):
             opened[0].accept(header, opened[1], 0)
-    elif header.flags:
+    elif header.flags & ~KEY_PHASE:
         raise Refused(DropReason.RESERVED_FLAG, next(_offences(result.sections)))
 
 
@@ -116,10 +116,10 @@ def _open(
 ) -> tuple[Channel, bytes] | None:
     """Open a transport frame; give what a receiver that has sent everything would check it by."""
     for aead in traffic:
-        channel = Channel(b"", header.receiver_session_id, SessionKeys(aead, aead), 0)
+        channel = Channel(b"", header.receiver_session_id, OneKey(aead), 0)
         channel.last_sent = MAX_UINT32
         try:
-            return channel, channel.unseal(header, data)
+            return channel, channel.unseal(header, data, 0)
         except Refused:
             continue
     if traffic:

@@ -1,6 +1,6 @@
 """A rolling allowance of time: how much was granted in the last window.
 
-Used for own stalls and for the peer's pauses. Spec: KA-7.7-3, KA-8.6-3.
+Used for own stalls and for the peer's pauses. Spec: KA-7.7-3, KA-8.7-2.
 """
 
 from collections import deque

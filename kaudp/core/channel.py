@@ -6,6 +6,7 @@ Spec: sections 3.6, 3.7, 5.1, 7.1 and 10.1.
 
 from typing import Final, NamedTuple
 
+from kaudp.core.clocks import Exchange
 from kaudp.core.replay import ReplayWindow
 from kaudp.errors import DropReason, Refused
 from kaudp.events import State
@@ -13,10 +14,11 @@ from kaudp.units import MAX_UINT32, MICROSECOND, SECOND
 from kaudp.wire import codec
 from kaudp.wire.codec import NO_OPTIONS, Body, Options, TransportHeader
 from kaudp.wire.grammar import FrameType
-from kaudp.wire.seal import FrameKeys
+from kaudp.wire.seal import NO_LIMITS, FrameKeys, PhaseLimits
 
 OLD_PACKET_AGE: Final = 1200 * SECOND
 PACKET_NUMBER_LIMIT: Final = 0xFFFF_FFF0
+_HALF_WRAP: Final = 1 << 31
 
 
 class Evidence(NamedTuple):
@@ -53,26 +55,39 @@ class Channel:
         "_checkpoint_at",
         "_echo_time",
         "_keys",
+        "_limits",
         "_old_number",
+        "_peer_time",
         "_sent_at",
         "confirmed",
         "last_sent",
         "local_id",
+        "newest",
         "peer_count",
         "peer_highest",
         "remote_id",
         "window",
     )
 
-    def __init__(self, local_id: bytes, remote_id: bytes, keys: FrameKeys, now: int) -> None:
+    def __init__(
+        self,
+        local_id: bytes,
+        remote_id: bytes,
+        keys: FrameKeys,
+        now: int,
+        limits: PhaseLimits = NO_LIMITS,
+    ) -> None:
         self.local_id = local_id
         self.remote_id = remote_id
         self.window = ReplayWindow()
         self.last_sent = 0
+        self.newest = 0
         self.confirmed = 0
         self.peer_highest = 0
         self.peer_count = 0
         self._keys = keys
+        self._limits = limits
+        self._peer_time = 0
         self._birth = now
         self._echo_time = 0
         self._arrival = now
@@ -87,6 +102,11 @@ class Channel:
         return self._keys.steady_frame_bytes
 
     @property
+    def phase(self) -> int:
+        """The phase of the keys that frames are sealed under now. Spec: section 4.4."""
+        return self._keys.phase
+
+    @property
     def exhausted(self) -> bool:
         """Tell whether only CLOSE may still go out under these keys. Spec: KA-4.4-3."""
         return self.last_sent >= PACKET_NUMBER_LIMIT
@@ -98,8 +118,7 @@ class Channel:
         self._note_age(now)
         self.last_sent += 1
         self._sent_at = now
-        window = self.window
-        highest = window.highest
+        newest = self.newest
         body = codec.pack_body(
             said.state,
             said.diagnostic,
@@ -107,18 +126,19 @@ class Channel:
             said.control_ack,
             (now - self._birth) // MICROSECOND & MAX_UINT32,
             self._echo_time,
-            min((now - self._arrival) // MICROSECOND, MAX_UINT32) if highest else 0,
-            highest,
-            window.count,
+            min((now - self._arrival) // MICROSECOND, MAX_UINT32) if newest else 0,
+            newest,
+            self.window.count,
             said.address_hash,
             options,
         )
-        header = codec.build_transport_header(frame_type, self.remote_id, self.last_sent)
+        flags = self._keys.flags(now, self._limits)
+        header = codec.build_transport_header(frame_type, self.remote_id, self.last_sent, flags)
         return self._keys.seal(header, self.last_sent, body)
 
-    def unseal(self, header: TransportHeader, data: bytes) -> bytes:
+    def unseal(self, header: TransportHeader, data: bytes, now: int) -> bytes:
         """Verify the tag and give the plaintext, or raise `Refused`."""
-        return self._keys.unseal(header.packet_number, data)
+        return self._keys.unseal(header, data, now)
 
     def accept(self, header: TransportHeader, plaintext: bytes, now: int) -> tuple[Body, bool]:
         """Check a frame whose tag has verified; give its body and whether it is the newest.
@@ -128,13 +148,16 @@ class Channel:
         if not 1 <= header.packet_number <= MAX_UINT32:
             detail = f"packet number {header.packet_number}"
             raise Refused(DropReason.MALFORMED, detail, consumed=True)
-        newest = self.window.accept(header.packet_number)
-        if header.flags:
+        self.window.accept(header.packet_number)
+        if header.flags & ~self._keys.flags_known:
             raise Refused(DropReason.RESERVED_FLAG, f"{header.flags:#04x}", consumed=True)
         body = codec.parse_body(header.type, plaintext)
         if body.highest_received > self.last_sent:
             raise Refused(DropReason.ACK_OF_UNSENT, str(body.highest_received), consumed=True)
+        newest = header.packet_number > self.newest
         if newest:
+            self._note_peer_time(body.sent_time, now)
+            self.newest = header.packet_number
             self._echo_time = body.sent_time
             self._arrival = now
             self.peer_highest = body.highest_received
@@ -159,6 +182,24 @@ class Channel:
         return Evidence(
             number, date, None if held_too_long else rtt, response_time, is_new, fresh_number
         )
+
+    def exchange(self, body: Body, evidence: Evidence, now: int) -> Exchange:
+        """Give the four times of the round trip that the newest frame completes, in ns.
+
+        Each is on its side's clock, from the instant that its `sent_time` counts from. KA-10.3-1.
+        """
+        peer_sent = self._peer_time * MICROSECOND
+        peer_received = peer_sent - body.hold_time * MICROSECOND
+        return Exchange(evidence.date - self._birth, peer_received, peer_sent, now - self._birth)
+
+    def _note_peer_time(self, sent_time: int, now: int) -> None:
+        """Unwrap the peer's 32-bit time: the nearest to what has passed here."""
+        if not self.newest:
+            self._peer_time = sent_time
+            return
+        expected = self._peer_time + (now - self._arrival) // MICROSECOND
+        ahead = (sent_time - expected + _HALF_WRAP & MAX_UINT32) - _HALF_WRAP
+        self._peer_time = expected + ahead
 
     def _microseconds(self, now: int) -> int:
         return (now - self._birth) // MICROSECOND

@@ -9,17 +9,26 @@ from random import Random
 from typing import Final
 
 from kaudp.config import Config
+from kaudp.core.context import Context
+from kaudp.core.cookies import CookieJar
 from kaudp.core.handshake import Embryo, Identity
 from kaudp.core.paths import Address
 from kaudp.core.routes import LINGER
-from kaudp.core.session import Context, Session, own_parameters
+from kaudp.core.session import Session
 from kaudp.errors import ConfigError, DropReason, KeyFormatError, Refused, SessionStateError
 from kaudp.events import CloseReason, Event
 from kaudp.units import MAX_UINT32, SECOND
 from kaudp.wire import codec
 from kaudp.wire.grammar import FrameType
 from kaudp.wire.keys import KeySource, key_lookup
-from kaudp.wire.suites import Carried, Credential, Entropy, OpenedInit, open_init
+from kaudp.wire.suites import (
+    Carried,
+    Credential,
+    Entropy,
+    OpenedInit,
+    OpenedNoiseInit,
+    open_init,
+)
 
 # Inside QUIC nobody else can come by an id that was given up: it is known to the end.
 CARRIED_LINGER: Final = MAX_UINT32 * SECOND
@@ -34,6 +43,8 @@ class Endpoint:
     `Carried` where a QUIC connection takes their place.
     `rng` draws jitter; `entropy(n)` gives n secret bytes, `os.urandom` in production. `accept`
     is True, False, or a hook (key id, addr) -> bool that is asked about each verified INIT.
+    `instance_id`, 8 bytes, tells peers that it is you again after a restart. `utc_offset` (ns)
+    leads from `now` to the time of day, for `Config.share_clock`.
     After each verb: send what `datagrams_to_send` gives, read `next_event` until None, and call
     `handle_timer` at `next_timer`. Same arguments, same bytes.
     """
@@ -47,15 +58,18 @@ class Endpoint:
         entropy: Entropy,
         accept: bool | AcceptHook = False,
         instance_id: bytes | None = None,
+        utc_offset: int | None = None,
     ) -> None:
         if instance_id is not None and len(instance_id) != 8:
             raise ConfigError(f"expected an instance id of 8 bytes, got {len(instance_id)}")
-        identity = Identity(instance_id or entropy(8), entropy(8), own_parameters(config))
+        told_offset = utc_offset if config.share_clock else None
+        identity = Identity(instance_id or entropy(8), entropy(8), told_offset)
         self.counters: Counter[DropReason] = Counter()
         linger = CARRIED_LINGER if isinstance(keys, Carried) else LINGER
-        self._context = Context(config, identity, rng, entropy, linger)
+        lookup = {keys.key_id: keys}.get if isinstance(keys, Carried) else key_lookup(keys)
+        self._context = Context(config, identity, lookup, rng, entropy, linger)
         self._carried = keys if isinstance(keys, Carried) else None
-        self._keys = {keys.key_id: keys}.get if isinstance(keys, Carried) else key_lookup(keys)
+        self._cookies = CookieJar(entropy)
         self._accept = accept
 
     @property
@@ -74,7 +88,7 @@ class Endpoint:
         Raises `KeyFormatError` when the key source has no such key, `SessionStateError` when
         the endpoint has as many sessions as its configuration allows.
         """
-        credential = self._keys(key_id)
+        credential = self._context.key(key_id)
         if credential is None:
             raise KeyFormatError(f"expected a key id of the key source, got {key_id.hex()}")
         if self._context.routes.full(key_id):
@@ -93,8 +107,7 @@ class Endpoint:
         context = self._context
         if self.sessions or context.routes.embryos:
             raise SessionStateError("expected no established session, got one")
-        context.config = config
-        context.identity.parameters = own_parameters(config)
+        context.configure(config)
         for session in list(context.routes.pending.values()):
             session.reconfigure(now)
 
@@ -156,9 +169,9 @@ class Endpoint:
         if frame_type is FrameType.INIT:
             self._receive_init(data, addr, now)
         elif frame_type is FrameType.RESPONSE:
-            self._receive_response(data, now)
+            self._receive_answer(data, Session.receive_response, now)
         elif frame_type is FrameType.COOKIE:
-            raise Refused(DropReason.NOT_KAUDP, "cookies are for a later draft")
+            self._receive_answer(data, Session.receive_cookie, now)
         else:
             self._receive_transport(data, addr, now)
 
@@ -166,43 +179,78 @@ class Endpoint:
         """Answer a verified INIT and keep an embryo. Spec: KA-4.2-4, KA-4.2-5, KA-4.3-1."""
         context = self._context
         opened = self._open_init(data)
-        key_id = opened.credential.key_id
-        if self._accept is False:
-            raise Refused(DropReason.NOT_ACCEPTING, consumed=True)
         if opened.payload.epoch == context.identity.epoch:
             raise Refused(DropReason.OWN_EPOCH, consumed=True)
+        awaited = self._awaited(opened, addr)
         embryo = context.routes.embryo_of_init(data, now)
         if embryo is None:
-            self._check_admission(key_id, opened.payload.old_session_id, addr)
-            embryo = Embryo(opened, context.identity, context.entropy, addr, now)
+            known = awaited or self._continued(opened)
+            self._check_cookie(opened, addr, now)
+            if known is None:
+                self._check_admission(opened.credential.key_id, addr)
+            embryo = Embryo(
+                opened,
+                context.identity,
+                known.parameters if known else context.parameters,
+                context.limits,
+                context.entropy,
+                addr,
+                now,
+            )
             context.routes.add_embryo(embryo)
         context.outbox.send(embryo.answer(addr), addr)
+
+    def _awaited(self, opened: OpenedInit, addr: Address) -> Session | None:
+        """Find the session whose own first handshake this INIT meets. Spec: KA-4.6-1."""
+        awaited = self._context.routes.connecting_to(opened.credential.key_id, addr)
+        if awaited is None and self._accept is False:
+            raise Refused(DropReason.NOT_ACCEPTING, consumed=True)
+        if awaited is not None and not self._context.identity.precedes(opened.payload.epoch):
+            raise Refused(DropReason.CROSSED, consumed=True)
+        return awaited
+
+    def _check_cookie(self, opened: OpenedInit, addr: Address, now: int) -> None:
+        """Under load, ask for proof of the source before anything is kept. Spec: KA-4.5-2."""
+        config, key_id = self._context.config, opened.credential.key_id
+        few = len(self._context.routes.embryos) < config.cookie_threshold
+        if few or not isinstance(opened, OpenedNoiseInit):
+            return
+        if self._cookies.is_right(opened.cookie, addr, key_id, now):
+            return
+        cookie = self._cookies.cookie(addr, key_id, now)
+        self._context.outbox.send(opened.ask_for_cookie(cookie, self._context.entropy), addr)
+        raise Refused(DropReason.COOKIE_SENT, consumed=True)
 
     def _open_init(self, data: bytes) -> OpenedInit:
         if self._carried:
             return open_init(self._carried, data)
         return open_init(self._key(codec.parse_init_header(data).key_id), data)
 
-    def _check_admission(self, key_id: bytes, old_id: bytes, addr: Address) -> None:
-        if self._continued(key_id, old_id) is None and self._context.routes.full(key_id):
+    def _check_admission(self, key_id: bytes, addr: Address) -> None:
+        if self._context.routes.full(key_id):
             raise Refused(DropReason.SESSION_LIMIT, consumed=True)
         if callable(self._accept) and not self._accept(key_id, addr):
             raise Refused(DropReason.REFUSED, consumed=True)
 
-    def _receive_response(self, data: bytes, now: int) -> None:
-        session_id = codec.response_session_id(data)
+    def _receive_answer(
+        self, data: bytes, receive: Callable[[Session, bytes, int], None], now: int
+    ) -> None:
+        session_id = codec.answered_session_id(data)
         session = self._context.routes.pending.get(session_id)
         if session is None:
-            self._receive_response_again(session_id, data, now)
-            return
-        session.receive_response(data, now)
+            self._consume_late_answer(session_id, data, now)
+        else:
+            receive(session, data, now)
 
-    def _receive_response_again(self, session_id: bytes, data: bytes, now: int) -> None:
-        """Consume a RESPONSE to a handshake that is no longer under way. Spec: KA-4.3-8."""
+    def _consume_late_answer(self, session_id: bytes, data: bytes, now: int) -> None:
+        """Consume an answer to a handshake that is no longer under way. Spec: KA-4.3-8."""
         attempt = self._context.routes.spent_attempt(session_id, now)
         if attempt is None:
             raise Refused(DropReason.UNKNOWN_SESSION)
-        attempt.complete(data, now)
+        if data[1] == FrameType.COOKIE:
+            attempt.open_cookie(data)
+        else:
+            attempt.complete(data)
         raise Refused(DropReason.UNEXPECTED, consumed=True)
 
     def _receive_transport(self, data: bytes, addr: Address, now: int) -> None:
@@ -220,34 +268,62 @@ class Endpoint:
         channel = routes.lingering(header.receiver_session_id, now)
         if channel is None:
             raise Refused(DropReason.UNKNOWN_SESSION)
-        channel.unseal(header, data)
+        channel.unseal(header, data, now)
         raise Refused(DropReason.LINGERING, consumed=True)
 
     def _promote(self, embryo: Embryo, data: bytes, addr: Address, now: int) -> None:
         """Make a session of an embryo whose first frame verifies. Spec: KA-4.3-4, KA-4.3-5."""
         header = codec.parse_transport_header(data)
-        body, newest = embryo.channel.accept(header, embryo.channel.unseal(header, data), now)
-        context, key_id = self._context, embryo.credential.key_id
-        session = self._continued(key_id, embryo.payload.old_session_id)
+        channel, context = embryo.channel, self._context
+        body, newest = channel.accept(header, channel.unseal(header, data, now), now)
+        session = self._continued(embryo)
         if header.type == FrameType.REPLY or (session is None and header.type == FrameType.CLOSE):
             raise Refused(DropReason.UNEXPECTED, consumed=True)
+        session = session or self._met(embryo, addr) or self._restarted(embryo)
         address = embryo.address_proven_by(addr)
         if session is None:
-            if context.routes.full(key_id):
+            if context.routes.full(embryo.credential.key_id):
                 raise Refused(DropReason.SESSION_LIMIT, consumed=True)
             session = Session(context, embryo.credential, address, now, initiator=False)
         context.routes.remove_embryo(embryo)
         session.adopt(embryo, address, now)
         session.receive_frame(header, body, addr, now, size=len(data), newest=newest)
 
-    def _continued(self, key_id: bytes, old_session_id: bytes) -> Session | None:
-        session = self._context.routes.continued(old_session_id)
-        if session is None or session.key_id != key_id or not session.continuable:
+    def _continued(self, asked: OpenedInit | Embryo) -> Session | None:
+        """Find the session that an initiator names. Spec: KA-4.3-5, KA-4.8-2."""
+        session = self._context.routes.continued(asked.payload.old_session_id)
+        if session is None or not session.continuable:
             return None
-        return session
+        allowed = (session.key_id, session.announced_key)
+        return session if asked.credential.key_id in allowed else None
+
+    def _met(self, embryo: Embryo, addr: Address) -> Session | None:
+        """Find the session of own initiation that wants the same peer. KA-4.6-2, KA-4.6-3."""
+        key_id, payload = embryo.credential.key_id, embryo.payload
+        connecting = self._context.routes.connecting_to(key_id, addr)
+        if connecting is not None:
+            return connecting
+        for session in self._context.routes.sessions_with(key_id, payload.instance_id):
+            same = session.initiator and session.peer_epoch == payload.epoch
+            if same and session.established_at >= embryo.answered:
+                if self._context.identity.precedes(payload.epoch):
+                    return session
+                raise Refused(DropReason.CROSSED, consumed=True)
+        return None
+
+    def _restarted(self, embryo: Embryo) -> Session | None:
+        """Find the session of an initiator that has restarted since. Spec: KA-4.7-1."""
+        payload = embryo.payload
+        known = self._context.routes.sessions_with(embryo.credential.key_id, payload.instance_id)
+        left = [
+            session
+            for session in known
+            if session.continuable and session.peer_epoch != payload.epoch
+        ]
+        return min(left, key=lambda session: session.stats.rx_at, default=None)
 
     def _key(self, key_id: bytes) -> Credential:
-        key = self._keys(key_id)
+        key = self._context.key(key_id)
         if key is None:
             raise Refused(DropReason.UNKNOWN_KEY)
         return key

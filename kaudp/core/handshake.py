@@ -7,28 +7,41 @@ from typing import Final
 
 from kaudp.core.channel import Channel
 from kaudp.core.paths import Address, address_bytes
-from kaudp.units import MILLISECOND, SECOND
+from kaudp.units import MICROSECOND, MILLISECOND, SECOND
 from kaudp.wire.codec import InitPayload, Options, Parameters, ResponsePayload
 from kaudp.wire.grammar import SESSION_ID_BYTES
+from kaudp.wire.seal import PhaseLimits
 from kaudp.wire.suites import Credential, Entropy, OpenedInit, initiate
 
 HANDSHAKE_RETRY_INITIAL: Final = 500 * MILLISECOND
 HANDSHAKE_RETRY_MAX: Final = 30 * SECOND
 HANDSHAKE_LIFETIME: Final = 60 * SECOND
 EMBRYO_LIFETIME: Final = 30 * SECOND
+KEY_CHANGE_TIMEOUT: Final = 60 * SECOND
 MAX_EMBRYO_ADDRESSES: Final = 4
 NO_SESSION: Final = bytes(SESSION_ID_BYTES)
 
 
 class Identity:
-    """What an endpoint says of itself in every handshake."""
+    """What an endpoint says of itself in every handshake.
 
-    __slots__ = ("epoch", "instance_id", "parameters")
+    `utc_offset` leads from the core's time to that of day, in ns; None: it is not told.
+    """
 
-    def __init__(self, instance_id: bytes, epoch: bytes, parameters: Parameters) -> None:
+    __slots__ = ("epoch", "instance_id", "utc_offset")
+
+    def __init__(self, instance_id: bytes, epoch: bytes, utc_offset: int | None) -> None:
         self.instance_id = instance_id
         self.epoch = epoch
-        self.parameters = parameters
+        self.utc_offset = utc_offset
+
+    def clock_us(self, now: int) -> int | None:
+        """Tell the content of CLOCK for a `sent_time` that counts from now. Spec: KA-10.3-2."""
+        return None if self.utc_offset is None else (now + self.utc_offset) // MICROSECOND
+
+    def precedes(self, epoch: bytes) -> bool:
+        """Tell which of two initiators that met responds: the lower epoch. Spec: KA-4.6-1."""
+        return self.epoch < epoch
 
 
 class Attempt:
@@ -37,22 +50,52 @@ class Attempt:
     Spec: KA-4.2-1.
     """
 
-    __slots__ = ("_side", "init", "session_id", "started", "transmissions")
+    __slots__ = (
+        "_limits",
+        "_side",
+        "cookie",
+        "credential",
+        "session_id",
+        "started",
+        "told",
+        "transmissions",
+    )
 
     def __init__(
-        self, credential: Credential, identity: Identity, old_id: bytes, entropy: Entropy, now: int
+        self,
+        credential: Credential,
+        told: InitPayload,
+        entropy: Entropy,
+        now: int,
+        *,
+        limits: PhaseLimits,
+        cookie: bytes,
     ) -> None:
+        self.credential = credential
+        self.told = told
         self.session_id = entropy(SESSION_ID_BYTES)
         self.started = now
         self.transmissions = 0
-        payload = InitPayload(identity.instance_id, identity.epoch, old_id, identity.parameters)
-        self._side = initiate(credential, self.session_id, payload, entropy)
-        self.init = self._side.init
+        self.cookie = cookie
+        self._limits = limits
+        self._side = initiate(credential, self.session_id, told, entropy, cookie)
 
-    def complete(self, data: bytes, now: int) -> tuple[ResponsePayload, Channel]:
+    @property
+    def init(self) -> bytes:
+        """The INIT."""
+        return self._side.init
+
+    def open_cookie(self, data: bytes) -> bytes:
+        """Open a COOKIE that answers this INIT, or raise `Refused`. Spec: KA-4.5-5."""
+        return self._side.open_cookie(data)
+
+    def complete(self, data: bytes) -> tuple[ResponsePayload, Channel]:
         """Open a RESPONSE, or raise `Refused` and go on waiting. Spec: KA-4.3-6."""
         payload, keys = self._side.complete(data)
-        return payload, Channel(self.session_id, payload.sender_session_id, keys, now)
+        channel = Channel(
+            self.session_id, payload.sender_session_id, keys, self.started, self._limits
+        )
+        return payload, channel
 
 
 class Embryo:
@@ -69,23 +112,29 @@ class Embryo:
         "identifier",
         "payload",
         "response",
+        "told",
     )
 
     def __init__(
         self,
         opened: OpenedInit,
         identity: Identity,
+        parameters: Parameters,
+        limits: PhaseLimits,
         entropy: Entropy,
         address: Address,
         now: int,
     ) -> None:
         local_id = entropy(SESSION_ID_BYTES)
-        seen = Options(address_seen=address_bytes(address))
-        answer = ResponsePayload(
-            local_id, identity.instance_id, identity.epoch, identity.parameters, seen
+        options = Options(
+            address_seen=address_bytes(address),
+            clock_us=None if opened.payload.options.clock_us is None else identity.clock_us(now),
         )
-        self.response, keys = opened.respond(answer, entropy)
-        self.channel = Channel(local_id, opened.sender_session_id, keys, now)
+        self.told = ResponsePayload(
+            local_id, identity.instance_id, identity.epoch, parameters, options
+        )
+        self.response, keys = opened.respond(self.told, entropy)
+        self.channel = Channel(local_id, opened.sender_session_id, keys, now, limits)
         self.identifier = opened.data
         self.credential = opened.credential
         self.payload = opened.payload

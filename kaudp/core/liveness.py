@@ -8,6 +8,7 @@ from typing import Final
 
 from kaudp.config import Config
 from kaudp.core import cadence
+from kaudp.core.agreement import Agreement
 from kaudp.core.allowance import Allowance
 from kaudp.core.detectors import Detector
 from kaudp.core.rtt import ResponseTime
@@ -15,11 +16,10 @@ from kaudp.core.states import Input, next_state
 from kaudp.core.suspicion import BLIND_PROBE_SPACING, MIN_UNANSWERED, ProbeBudget, Suspicion
 from kaudp.core.timers import Timer, TimerTable
 from kaudp.events import State
-from kaudp.units import MICROSECOND, MILLISECOND, SECOND, milliseconds
-from kaudp.wire.codec import Parameters
+from kaudp.units import MILLISECOND, SECOND, milliseconds
 
 HALF_OPEN_PROBES: Final = 3
-MIN_INTERVAL: Final = 10 * MILLISECOND
+
 LATE_TIMER: Final = 100 * MILLISECOND
 STALL_WINDOW: Final = 600 * SECOND
 JUDGEMENTS: Final = (Timer.OVERDUE, Timer.VERDICT)
@@ -33,16 +33,16 @@ class Liveness:
         config: Config,
         detector: Detector,
         timers: TimerTable,
+        agreement: Agreement,
         *,
-        initiator: bool,
         answer_delay: int,
         now: int,
     ) -> None:
         self.state = State.CONNECTING
         self.peer_state = State.UP
         self.response_time = ResponseTime(answer_delay)
-        self.interval = milliseconds(config.interval_ms)
-        self.judged_interval = self.interval
+        self.interval = agreement.interval
+        self.judged_interval = agreement.judged_interval
         self.rx_at = now
         self.round_trip_at = now
         self.suspicions = 0
@@ -50,10 +50,9 @@ class Liveness:
         self._config = config
         self._detector = detector
         self._timers = timers
-        self._initiator = initiator
+        self._agreement = agreement
         self._min_suspicion = milliseconds(config.min_suspicion_ms)
         self._least_spacing = milliseconds(config.suspicion_interval_ms)
-        self._traffic_replaces_probes = False
         self._budget = ProbeBudget(now)
         self._stall_allowance = Allowance(STALL_WINDOW)
         self._suspicion: Suspicion | None = None
@@ -87,26 +86,23 @@ class Liveness:
     @property
     def traffic_replaces_probes(self) -> bool:
         """Whether both sides report application traffic. Spec: KA-8.5-1."""
-        return self._traffic_replaces_probes
+        return self._agreement.traffic_replaces_probes
 
-    def agree(self, own: Parameters, peer: Parameters) -> None:
-        """Take over what the handshake told.
+    @property
+    def awaits_reply(self) -> bool:
+        """Whether a probe is unanswered."""
+        return self._awaited is not None
 
-        `judged_interval` is T as judgements take it. Spec: KA-8.1-1, KA-8.1-2, KA-7.4-2,
-        KA-7.4-4, KA-8.5-1.
-        """
-        wanted, allowed = (own, peer) if self._initiator else (peer, own)
-        agreed = MICROSECOND * max(wanted.desired_interval_us, allowed.min_receive_interval_us)
-        self.interval = max(agreed, MIN_INTERVAL)
-        own_ms = self._config.interval_ms if self._initiator else 0
-        most_ms = max(self._config.max_peer_interval_ms, own_ms)
-        self.judged_interval = min(self.interval, milliseconds(most_ms))
-        self._least_spacing = max(
-            milliseconds(self._config.suspicion_interval_ms),
-            min(peer.suspicion_interval_us * MICROSECOND, self.judged_interval),
-        )
-        self._traffic_replaces_probes = bool(own.features & peer.features & 1)
-        self._budget.allow(peer.suspicion_burst)
+    def agree(self) -> None:
+        """Take over what the agreement says now. Spec: KA-7.4-2, KA-7.4-4, KA-8.8-2."""
+        agreement = self._agreement
+        self.interval = agreement.interval
+        self.judged_interval = agreement.judged_interval
+        own_spacing = milliseconds(self._config.suspicion_interval_ms)
+        self._least_spacing = max(own_spacing, agreement.suspicion_interval)
+        self._budget.allow(agreement.suspicion_burst)
+        if self._timers.armed(Timer.VERDICT) is not None:
+            self._rearm_verdict()
 
     def jittered_interval(self, interval: int, r: int) -> int:
         """J(interval, m, r) with the detector's m. Spec: section 8.2."""
@@ -260,25 +256,34 @@ class Liveness:
         return self._last_probe_at == now
 
     def suspend(self) -> None:
-        """Judge nothing until `resume`. Spec: KA-8.6-2."""
+        """Judge nothing until `resume`. Spec: KA-8.7-1, KA-8.10-3."""
         self._suspended = True
         self._timers.disarm(*JUDGEMENTS, Timer.SUSPICION_PROBE)
 
     def resume(self, now: int) -> None:
         """Judge again, from now; the caller probes, or waits for the peer's probe."""
         self._suspended = False
-        self._judged_from = now
         self._awaited = None
         if self.state is State.SUSPECT:
             self._suspicion = Suspicion(now, now)
+        self.measure_anew(now)
+
+    def measure_anew(self, now: int) -> None:
+        """Count no silence before now. Spec: KA-8.7-3, KA-8.8-4, KA-8.10-6."""
+        self._judged_from = now
         self.rearm_overdue(now)
+
+    def administer(self, event: Input) -> None:
+        """Be taken down by an operator, or up again. Spec: KA-8.10-2."""
+        self._awaited = None
+        self._enter(event)
 
     # The cadence of probes.
 
     def next_probe(self, planned: int, r: int, now: int) -> int | None:
         """Tell when to probe after the probe of `planned`, None if that is not for this side.
 
-        Spec: KA-8.2-1, KA-7.3-4, KA-7.5-4, KA-7.6-1, KA-7.6-3.
+        Spec: KA-8.2-1, KA-7.3-4, KA-7.5-4, KA-7.6-1, KA-7.6-3, KA-8.10-3.
         """
         if self.state is State.DOWN:
             if self._recovered and now - self.round_trip_at <= self.interval:
@@ -287,7 +292,12 @@ class Liveness:
             step = cadence.down_interval(self.interval, self._down_probes)
             self._down_probes += 1
             return cadence.rearmed(planned, self.jittered_interval(step, r), now)
-        if self.state is State.HALF_OPEN or (self.state is State.UP and self._initiator):
+        if self.state is State.ADMIN_DOWN:
+            if not self._agreement.initiator:
+                return None
+            step = cadence.DOWN_BACKOFF_MAX * self.interval
+            return cadence.rearmed(planned, self.jittered_interval(step, r), now)
+        if self.state is State.HALF_OPEN or (self.state is State.UP and self._agreement.initiator):
             return cadence.rearmed(planned, self.jittered_interval(self.interval, r), now)
         return None
 
@@ -298,10 +308,10 @@ class Liveness:
 
     def _overdue_in_up(self) -> int | None:
         reply_at = None if self._awaited is None else self._awaited + self.pto
-        if self._initiator:
+        if self._agreement.initiator:
             return reply_at
         interval = self.judged_interval
-        lag = (4 if self._traffic_replaces_probes else 2) * interval
+        lag = (4 if self.traffic_replaces_probes else 2) * interval
         heard_at = max(self.rx_at, self._judged_from)
         confirmed_at = max(self.round_trip_at, self._judged_from)
         silent_at = min(heard_at + interval + self.pto, confirmed_at + lag + 2 * self.pto)

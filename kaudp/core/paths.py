@@ -6,7 +6,6 @@ Spec: section 9.
 
 import hashlib
 import ipaddress
-from collections import deque
 from collections.abc import Hashable
 from enum import Enum
 from typing import Any, Final
@@ -14,7 +13,9 @@ from typing import Any, Final
 from kaudp.wire.grammar import AddressFamily
 
 Address = Hashable
-CANDIDATE_FRAMES: Final = 8
+AMPLIFICATION: Final = 3
+CHALLENGE_BYTES: Final = 8
+PATH_TRIES: Final = 3
 ADDRESS_QUERIES: Final = 3
 
 
@@ -36,6 +37,11 @@ def address_bytes(address: Address) -> bytes | None:
     return bytes([family]) + port_bytes + ip.packed
 
 
+def canonical_or_other(address: Address) -> bytes:
+    """Give the canonical bytes, or others that change when the address does. KA-9.2-4."""
+    return address_bytes(address) or repr(address).encode()
+
+
 def address_from_bytes(canonical: bytes) -> tuple[str, int]:
     """Give (host, port) of canonical bytes."""
     return str(ipaddress.ip_address(canonical[3:])), int.from_bytes(canonical[1:3], "big")
@@ -43,44 +49,70 @@ def address_from_bytes(canonical: bytes) -> tuple[str, int]:
 
 def address_hash(receiver_session_id: bytes, address: Address) -> int:
     """Give the 32-bit hash by which a receiver notices that its address changed. KA-9.2-4."""
-    canonical = address_bytes(address) or repr(address).encode()
+    canonical = canonical_or_other(address)
     return int.from_bytes(hashlib.sha256(receiver_session_id + canonical).digest()[:4], "big")
 
 
 class PeerPath:
-    """Where the peer is, and where it may be moving to. Spec: KA-9.1-2.
+    """Where the peer is, and whether it may be moving. Spec: section 9.3."""
 
-    Nothing but replies, none longer than its request, ever goes to a candidate (KA-9.1-3).
-    """
-
-    __slots__ = ("_candidate", "_sent", "address")
+    __slots__ = ("_not_before", "address", "validation")
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self._candidate: Address | None = None
-        self._sent: deque[int] = deque(maxlen=CANDIDATE_FRAMES)
+        self.validation: Validation | None = None
+        self._not_before: int | None = None
 
-    def sent(self, address: Address, packet_number: int) -> None:
-        """Take note of a frame sent."""
-        if address == self._candidate:
-            self._sent.append(packet_number)
+    def sent(self, address: Address, size: int) -> None:
+        """Take note of a frame sent, in bytes."""
+        if self.validation is not None and address == self.validation.address:
+            self.validation.sent += size
 
-    def received(self, address: Address, highest_received: int) -> bool:
-        """Take note of the newest frame so far; tell whether the session moves to its address.
+    def received(self, address: Address, size: int) -> None:
+        """Take note of an accepted frame, in bytes."""
+        if self.validation is not None and address == self.validation.address:
+            self.validation.received += size
 
-        It moves when the newest own frame that the peer has was sent to the candidate.
-        """
-        if address == self.address:
-            self._candidate = None
+    def newest_came_from(self, address: Address, size: int, now: int) -> bool:
+        """Take note of the newest frame so far; tell whether a validation begins. KA-9.3-1."""
+        waits = self._not_before is not None and now < self._not_before
+        if address == self.address or self.validation is not None or waits:
             return False
-        if address != self._candidate:
-            self._candidate = address
-            self._sent.clear()
-        if highest_received not in self._sent:
-            return False
-        self.address = address
-        self._candidate = None
+        self.validation = Validation(address, size)
         return True
+
+    def end_validation(self, *, not_before: int | None = None) -> None:
+        """End the one under way; the next begins no sooner than this. Spec: KA-9.3-5."""
+        self.validation = None
+        self._not_before = not_before
+
+
+class Validation:
+    """Challenges to a new address and to the old one. Spec: KA-9.3-1 to KA-9.3-4."""
+
+    __slots__ = ("_to_new", "_to_old", "address", "answered", "received", "sent", "tries")
+
+    def __init__(self, address: Address, received: int) -> None:
+        self.address = address
+        self.received = received
+        self.sent = 0
+        self.tries = 0
+        self.answered = False
+        self._to_new: list[bytes] = []
+        self._to_old: list[bytes] = []
+
+    def allows(self, size: int) -> bool:
+        """Tell whether so many bytes more may go to the new address. Spec: KA-9.1-3."""
+        return self.sent + size <= AMPLIFICATION * self.received
+
+    def challenged(self, data: bytes, *, old: bool) -> None:
+        """Take note of a challenge sent."""
+        (self._to_old if old else self._to_new).append(data)
+
+    def old_answers(self, data: bytes) -> bool:
+        """Take note of an answer; tell whether it is the old address's."""
+        self.answered = self.answered or data in self._to_new
+        return data in self._to_old
 
 
 class Seen(Enum):

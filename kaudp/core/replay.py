@@ -21,8 +21,8 @@ class ReplayWindow:
         self.count = 0
         self._seen = 0
 
-    def accept(self, packet_number: int) -> bool:
-        """Record a packet number whose tag has verified; tell whether it is the highest so far.
+    def accept(self, packet_number: int) -> None:
+        """Record a packet number whose tag has verified.
 
         Raises `Refused` for one that was received or is too old. Spec: KA-5.1-1, KA-5.1-2.
         """
@@ -35,4 +35,3 @@ class ReplayWindow:
                 raise Refused(DropReason.REPLAY, str(packet_number), consumed=True)
             self._seen |= 1 << -ahead
         self.count += 1
-        return ahead > 0

@@ -9,6 +9,7 @@ from typing import Final, Generic, Protocol, TypeVar
 from kaudp.config import Config
 from kaudp.core.channel import Channel
 from kaudp.core.handshake import EMBRYO_LIFETIME, Attempt, Embryo
+from kaudp.core.paths import Address, canonical_or_other
 from kaudp.units import SECOND
 
 LINGER: Final = 30 * SECOND
@@ -18,9 +19,14 @@ MAX_EMBRYO_CHAIN: Final = 8
 class Keyed(Protocol):
     """What a session is to the routes."""
 
-    @property
-    def key_id(self) -> bytes:
-        """The id of the pre-shared key it was made under."""
+    key_id: bytes
+    """The id of the pre-shared key it is under."""
+
+    connecting_at: tuple[bytes, bytes] | None
+    """The key and the address of a first handshake under way."""
+
+    peer_instance: bytes
+    """The peer's instance id, empty while it is not known."""
 
 
 T = TypeVar("T")
@@ -64,8 +70,10 @@ class Routes(Generic[S]):
         "_embryos_by_identifier",
         "_lingering",
         "_spent_attempts",
+        "connecting",
         "embryos",
         "named",
+        "peers",
         "pending",
         "per_key",
         "sessions",
@@ -75,6 +83,8 @@ class Routes(Generic[S]):
         self.sessions: dict[bytes, S] = {}
         self.named: dict[bytes, S] = {}
         self.pending: dict[bytes, S] = {}
+        self.connecting: dict[tuple[bytes, bytes], S] = {}
+        self.peers: dict[tuple[bytes, bytes], list[S]] = {}
         self.embryos: OrderedDict[bytes, Embryo] = OrderedDict()
         self.per_key: Counter[bytes] = Counter()
         self._embryos_by_identifier: dict[bytes, Embryo] = {}
@@ -87,6 +97,53 @@ class Routes(Generic[S]):
         """Count a new session against its key's limit."""
         self._count += 1
         self.per_key[session.key_id] += 1
+
+    def connect_at(self, session: S, address: Address) -> None:
+        """Note with which address a first handshake is under way. Spec: KA-4.6-1."""
+        self.connected(session)
+        session.connecting_at = (session.key_id, canonical_or_other(address))
+        self.connecting[session.connecting_at] = session
+
+    def connected(self, session: S) -> None:
+        """Note that no first handshake is under way any more."""
+        place, session.connecting_at = session.connecting_at, None
+        if place is not None and self.connecting.get(place) is session:
+            del self.connecting[place]
+
+    def connecting_to(self, key_id: bytes, address: Address) -> S | None:
+        """Find the session whose first handshake with an address is under way."""
+        return self.connecting.get((key_id, canonical_or_other(address)))
+
+    def rekey(self, session: S, key_id: bytes) -> None:
+        """Count a session under another key from now on. Spec: section 4.8."""
+        instance = session.peer_instance
+        self._uncount(session)
+        self.forget_peer(session)
+        session.key_id = key_id
+        self.per_key[key_id] += 1
+        self.know_peer(session, instance)
+
+    def know_peer(self, session: S, instance: bytes) -> None:
+        """Note whose session it is: key id and instance id. Spec: KA-4.6-3, KA-4.7-1."""
+        if session.peer_instance == instance:
+            return
+        self.forget_peer(session)
+        session.peer_instance = instance
+        self.peers.setdefault((session.key_id, instance), []).append(session)
+
+    def sessions_with(self, key_id: bytes, instance: bytes) -> list[S]:
+        """Give the sessions with one instance under one key."""
+        return self.peers.get((key_id, instance), [])
+
+    def forget_peer(self, session: S) -> None:
+        """Note no longer whose session it is."""
+        if not session.peer_instance:
+            return
+        name = (session.key_id, session.peer_instance)
+        self.peers[name].remove(session)
+        if not self.peers[name]:
+            del self.peers[name]
+        session.peer_instance = b""
 
     def rename(self, session: S, before: list[bytes], after: list[bytes]) -> None:
         """Let a peer continue a session by other ids of it than before. Spec: KA-4.3-5."""
@@ -115,6 +172,10 @@ class Routes(Generic[S]):
     def remove_session(self, session: S) -> None:
         """Take a session out of the count."""
         self._count -= 1
+        self.forget_peer(session)
+        self._uncount(session)
+
+    def _uncount(self, session: S) -> None:
         self.per_key[session.key_id] -= 1
         if not self.per_key[session.key_id]:
             del self.per_key[session.key_id]

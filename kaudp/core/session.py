@@ -7,51 +7,60 @@ Spec: sections 4 to 10.
 from __future__ import annotations
 
 from collections.abc import Callable
-from random import Random
+from dataclasses import replace
 from typing import Final
 
-from kaudp.config import Config
 from kaudp.core import cadence
+from kaudp.core.administration import Administration
+from kaudp.core.agreement import Agreement, own_parameters
 from kaudp.core.channel import Channel, Evidence, Said
+from kaudp.core.clocks import ClockOffset, DelayVariation
+from kaudp.core.context import Context
+from kaudp.core.control import Control
 from kaudp.core.detectors import detector_for
 from kaudp.core.handshake import (
     HANDSHAKE_LIFETIME,
-    HANDSHAKE_RETRY_INITIAL,
-    HANDSHAKE_RETRY_MAX,
+    KEY_CHANGE_TIMEOUT,
     NO_SESSION,
     Attempt,
     Embryo,
-    Identity,
 )
+from kaudp.core.initiation import Initiation
 from kaudp.core.liveness import Liveness
-from kaudp.core.outbox import Outbox
 from kaudp.core.paths import (
+    CHALLENGE_BYTES,
+    PATH_TRIES,
     Address,
     OwnAddress,
     PeerPath,
     Seen,
+    Validation,
     address_bytes,
     address_from_bytes,
     address_hash,
 )
 from kaudp.core.pause import Pause
-from kaudp.core.routes import Routes
+from kaudp.core.push_back import PushBack
 from kaudp.core.rtt import RoundTripTimes
 from kaudp.core.states import Input
 from kaudp.core.stats import DirectionCounts, Stats
 from kaudp.core.suspicion import MIN_UNANSWERED
-from kaudp.core.timers import Timer, TimerQueue, TimerTable
-from kaudp.errors import DropReason, Refused, SessionStateError
+from kaudp.core.timers import Timer, TimerTable
+from kaudp.errors import DropReason, KeyFormatError, Refused, SessionStateError
 from kaudp.events import (
     CloseReason,
     ConnectFailed,
     DownReason,
     Event,
+    IntervalChanged,
+    KeyChanged,
+    KeyChangeFailed,
     OwnAddressChanged,
     PeerAddressChanged,
     PeerPaused,
     PeerRestarted,
     RoundTrip,
+    SessionAdminDown,
     SessionClosed,
     SessionDown,
     SessionHalfOpen,
@@ -59,38 +68,27 @@ from kaudp.events import (
     SessionUp,
     State,
 )
-from kaudp.units import MAX_UINT32, MILLISECOND, milliseconds
-from kaudp.wire.codec import NO_OPTIONS, Body, Options, Parameters, TransportHeader
+from kaudp.units import MICROSECOND, milliseconds
+from kaudp.wire.codec import (
+    NO_OPTIONS,
+    Body,
+    InitPayload,
+    Options,
+    Parameters,
+    ResponsePayload,
+    TransportHeader,
+    build_options,
+)
 from kaudp.wire.grammar import FrameType
-from kaudp.wire.suites import Credential, Entropy
+from kaudp.wire.suites import Credential
 
 CLOSE_TRANSMISSIONS: Final = 3
 OPTION_HEADER_BYTES: Final = 2
 ADDRESS_OPTION_BYTES: Final = OPTION_HEADER_BYTES + 19
+CHALLENGE_OPTION_BYTES: Final = OPTION_HEADER_BYTES + CHALLENGE_BYTES
 
 _STATES: Final = tuple(State)
 _DIAGNOSTICS: Final = {State.DOWN: 1, State.HALF_OPEN: 2}
-
-
-class Context:
-    """What the sessions of one endpoint share."""
-
-    __slots__ = ("config", "entropy", "identity", "outbox", "queue", "rng", "routes")
-
-    def __init__(
-        self, config: Config, identity: Identity, rng: Random, entropy: Entropy, linger: int
-    ) -> None:
-        self.config = config
-        self.identity = identity
-        self.rng = rng
-        self.entropy = entropy
-        self.outbox = Outbox(config.max_events)
-        self.routes: Routes[Session] = Routes(config, linger)
-        self.queue: TimerQueue[Session] = TimerQueue()
-
-    def draw(self) -> int:
-        """Draw a uniform 32-bit integer for jitter."""
-        return self.rng.getrandbits(32)
 
 
 class Session:
@@ -109,21 +107,32 @@ class Session:
         initiator: bool,
     ) -> None:
         self.key_id = credential.key_id
-        self.initiator = initiator
+        self.connecting_at: tuple[bytes, bytes] | None = None
+        self.peer_instance = b""
+        self.peer_epoch = b""
+        self.announced_key: bytes | None = None
+        self.established_at = now
         self.timers = TimerTable()
         self.queued_at: int | None = None
         self._context = context
         self._credential = credential
+        self._new_credential: Credential | None = None
         self._path = PeerPath(address)
+        self._config = context.config
+        self._agreement = Agreement(context.config, context.parameters, initiator=initiator)
         self._configure(now)
+        self._initiation = Initiation(context, self.timers)
+        self._control = Control()
+        self._push_back = PushBack(now)
+        self._clock = ClockOffset()
+        self._clock_base: int | None = None
+        self._delay_out = DelayVariation()
+        self._delay_in = DelayVariation()
         self._rtts = RoundTripTimes()
         self._channel: Channel | None = None
-        self._confirmed_id = NO_SESSION
         self._names: list[bytes] = []
-        self._attempt: Attempt | None = None
-        self._retry = HANDSHAKE_RETRY_INITIAL
         self._control_spacing = 0
-        self._peer_epoch = b""
+        self._reported_interval = 0
         self._own_address = OwnAddress()
         self._address_hash = 0
         self._diagnostic = 0
@@ -136,6 +145,16 @@ class Session:
         self._retired_out = DirectionCounts()
         self._retired_in = DirectionCounts()
         context.routes.add_session(self)
+
+    @property
+    def initiator(self) -> bool:
+        """Whether this side sends the probes of the steady state."""
+        return self._agreement.initiator
+
+    @property
+    def parameters(self) -> Parameters:
+        """What this side says of its intervals now."""
+        return self._agreement.own.newest
 
     def __repr__(self) -> str:
         role = "initiator" if self.initiator else "responder"
@@ -189,6 +208,11 @@ class Session:
             rtt_max=self._rtts.greatest,
             rtt_smoothed=live.response_time.smoothed,
             jitter=self._rtts.jitter,
+            delay_variation_out=self._delay_out.mean,
+            delay_variation_in=self._delay_in.mean,
+            clock_offset=self._clock_offset(),
+            clock_error=None if self._clock_base is None else self._clock.error,
+            key_phase=0 if self._channel is None else self._channel.phase,
             suspicions=live.suspicions,
             stalls=live.stalls,
             handshakes=self._handshakes,
@@ -238,13 +262,78 @@ class Session:
         """
         if duration < 0:
             raise SessionStateError(f"expected a pause of 0 ns or more, got {duration}")
-        if self._channel is None or self.state is State.CLOSED:
-            raise SessionStateError(f"expected an established session, it is {self.state.name}")
+        self._require_live()
         self._pause.begin(duration, now)
-        self._control_spacing = self._liveness.pto
+        self._control.change(pause_ms=self._pause.remaining_ms(now))
         self._hold_judgement(now)
-        self._control_due(now, now)
-        self._scheduled(now)
+        self._tell_control(now)
+
+    def change_intervals(
+        self,
+        now: int,
+        *,
+        interval_ms: int | None = None,
+        min_receive_interval_ms: int | None = None,
+    ) -> None:
+        """Probe, or allow to be probed, at another interval from now on. Spec: section 8.8.
+
+        `IntervalChanged` tells when both sides agree. Raises `ConfigError` for values that no
+        configuration may have, and `SessionStateError` before the first UP and after the end.
+        """
+        self._require_live()
+        before = self._config
+        self._config = replace(
+            before,
+            interval_ms=before.interval_ms if interval_ms is None else interval_ms,
+            min_receive_interval_ms=(
+                before.min_receive_interval_ms
+                if min_receive_interval_ms is None
+                else min_receive_interval_ms
+            ),
+        )
+        self._agreement.own.change(own_parameters(self._config))
+        self._control.change(parameters=self.parameters, slow_down_us=None)
+        self._agreed(now)
+        self._tell_control(now)
+
+    def slow_down(self, min_receive_interval_ms: int, now: int) -> None:
+        """Ask the initiator to probe no more often than this. Spec: section 8.9.
+
+        Raises as `change_intervals` does, and `SessionStateError` at the initiator's side.
+        """
+        self._require_live()
+        if self.initiator:
+            raise SessionStateError("expected the responder's side of a session, it initiated it")
+        self._config = replace(self._config, min_receive_interval_ms=min_receive_interval_ms)
+        self._ask_for(own_parameters(self._config).min_receive_interval_us, now)
+
+    def admin_down(self, now: int) -> None:
+        """Take the session down, as an operator does: nobody is judged. Spec: section 8.10.
+
+        Raises `SessionStateError` before the first UP and after the end.
+        """
+        self._administer(now, down=True)
+
+    def admin_up(self, now: int) -> None:
+        """Take the session up again; `SessionUp` follows when the peer is heard."""
+        self._administer(now, down=False)
+
+    def change_key(self, key_id: bytes, now: int) -> None:
+        """Go over to another pre-shared key, without a gap. Spec: section 4.8.
+
+        `KeyChanged` or `KeyChangeFailed` follows. Raises `KeyFormatError` when the key source
+        has no such key, `SessionStateError` at the responder's side, before the first UP and
+        after the end.
+        """
+        self._require_live()
+        if not self.initiator:
+            raise SessionStateError("expected the initiator's side of a session")
+        credential = self._context.key(key_id)
+        if credential is None or key_id == self.key_id:
+            raise KeyFormatError(f"expected another key id of the key source, got {key_id.hex()}")
+        self._new_credential = credential
+        self._control.change(next_key=key_id)
+        self._tell_control(now)
 
     def note_application_received(self, now: int) -> None:
         """Report that authenticated application traffic came from the peer. Spec: KA-8.5-1."""
@@ -278,8 +367,9 @@ class Session:
         """Go on at another address of the peer, such as a name's new one; probes start there."""
         if self.state is State.CLOSED:
             return
-        self._move(address)
-        if self._attempt is not None or self._channel is None:
+        self._initiation.forget_cookie()
+        self._go_to(address)
+        if self._initiation.attempt is not None or self._channel is None:
             self._begin_attempt(now)
         self._scheduled(now)
 
@@ -295,54 +385,66 @@ class Session:
 
     def reconfigure(self, now: int) -> None:
         """Begin anew with the endpoint's changed configuration; only while CONNECTING."""
+        self._config = self._context.config
+        self._agreement = Agreement(
+            self._config, self._context.parameters, initiator=self.initiator
+        )
         self._configure(now)
-        self._retry = HANDSHAKE_RETRY_INITIAL
+        self._initiation.restart()
         self._begin_attempt(now)
         self._scheduled(now)
 
     def _configure(self, now: int) -> None:
-        config = self._context.config
+        config = self._config
         self._liveness = Liveness(
             config,
             detector_for(config),
             self.timers,
-            initiator=self.initiator,
+            self._agreement,
             answer_delay=self._credential.answer_delay,
             now=now,
         )
         self._pause = Pause(config, now)
+        self._admin = Administration(config)
 
     def adopt(self, embryo: Embryo, address: Address, now: int) -> None:
         """Take an embryo's keys, as a new session or to go on with new ones. KA-4.3-4, -5."""
         previous = self._path.address
-        self._path = PeerPath(address)
+        self._go_to(address)
+        self._become_responder()
         if embryo.payload.old_session_id in self._names:
             self._rename([embryo.payload.old_session_id])
         self._establish(
-            embryo.channel, embryo.payload.epoch, embryo.payload.parameters, embryo.answered, now
+            embryo.channel, embryo.credential, embryo.told, embryo.payload, embryo.answered, now
         )
         if previous != address:
             self._context.outbox.emit(PeerAddressChanged(self, now, previous, address))
 
     def receive_response(self, data: bytes, now: int) -> None:
         """Complete the handshake under way, or raise `Refused`. Spec: KA-8.2-2, KA-10.2-2."""
-        attempt = self._attempt
-        if attempt is None:
-            raise Refused(DropReason.UNEXPECTED)
-        payload, channel = attempt.complete(data, now)
+        attempt = self._require_attempt()
+        payload, channel = attempt.complete(data)
         if now - attempt.started > self._handshake_lifetime():
             raise Refused(DropReason.UNEXPECTED, "stale", consumed=True)
         if attempt.transmissions == 1:
             self._learn_response_time(now - attempt.started)
-        self._path = PeerPath(self._path.address)
+        self._initiation.forget_cookie()
+        self._go_to(self._path.address)
         seen = payload.options.address_seen
         if seen is not None:
             self._learn_own_address_told(seen, now)
-        self._establish(channel, payload.epoch, payload.parameters, attempt.started, now)
+        self._establish(channel, attempt.credential, attempt.told, payload, attempt.started, now)
         self._probe(now)
         self.timers.arm(
             Timer.PROBE, now + cadence.spread(self._liveness.interval, self._context.draw())
         )
+        self._scheduled(now)
+
+    def receive_cookie(self, data: bytes, now: int) -> None:
+        """Shake hands anew with the cookie asked for, or raise `Refused`. Spec: KA-4.5-5."""
+        attempt = self._require_attempt()
+        if self._initiation.take_cookie(data):
+            self._begin_attempt(now, attempt.credential)
         self._scheduled(now)
 
     def receive_transport(
@@ -350,7 +452,7 @@ class Session:
     ) -> None:
         """Open a frame under the keys in use, or raise `Refused`."""
         channel = self._require_channel()
-        body, newest = channel.accept(header, channel.unseal(header, data), now)
+        body, newest = channel.accept(header, channel.unseal(header, data, now), now)
         self.receive_frame(header, body, address, now, size=len(data), newest=newest)
 
     def receive_frame(
@@ -370,14 +472,19 @@ class Session:
         before = self.state
         channel = self._require_channel()
         evidence = channel.evidence(header.type, body, now)
+        self._path.received(address, size)
         if evidence is not None:
-            self._note_working_keys(channel)
+            self._note_confirmation(channel, evidence.packet_number, now)
         self._weigh(header, evidence, now)
         if newest:
-            self._learn_peer(body, address, now)
+            self._learn_times(body, evidence, now)
+            self._learn_peer(body, address, size, now)
         self._report(before, now)
         if header.type == FrameType.PROBE:
-            self._reply(address, size - channel.steady_frame_bytes, now)
+            self._reply(body, address, size - channel.steady_frame_bytes, now)
+            self._meter(body, size, now)
+        elif header.type == FrameType.REPLY:
+            self._learn_path(body, now)
         elif header.type == FrameType.CLOSE:
             self._receive_close(body, address, now)
         self._scheduled(now)
@@ -395,6 +502,8 @@ class Session:
     def _probe_due(self, planned: int, now: int) -> None:
         if self._pause.until > now:
             return
+        if self.state is State.ADMIN_DOWN and self._liveness.awaits_reply:
+            self._look_for_restarted_peer(now)
         at = self._liveness.next_probe(planned, self._context.draw(), now)
         if at is None:
             return
@@ -420,12 +529,17 @@ class Session:
 
     def _shake_hands_again(self, now: int) -> None:
         """Look for a restarted peer; slower where the last handshake was to no avail. KA-7.4-5."""
-        if self._confirmed_id == self._require_channel().remote_id:
-            self._begin_attempt(now)
+        if self._changing_key:
             return
-        self._retry = min(2 * self._retry, HANDSHAKE_RETRY_MAX)
-        step = cadence.jittered(self._retry, 2, self._context.draw())
-        self.timers.arm(Timer.HANDSHAKE, now + step)
+        if self._initiation.confirmed_id == self._require_channel().remote_id:
+            self._begin_attempt(now)
+        else:
+            self._initiation.put_off(now)
+
+    def _look_for_restarted_peer(self, now: int) -> None:
+        """Ask a peer that is down whether it knows us: it may have restarted. KA-8.10-5."""
+        if self.initiator and self._initiation.attempt is None:
+            self._begin_attempt(now)
 
     def _verdict_due(self, planned: int, now: int) -> None:
         """Pass the verdict and tell the peer. Spec: KA-7.5-5."""
@@ -441,19 +555,13 @@ class Session:
         self._probe(now)
 
     def _handshake_due(self, planned: int, now: int) -> None:
-        attempt = self._attempt
-        if attempt is None:
-            self._begin_attempt(now)
-            return
-        if now - attempt.started >= self._handshake_lifetime():
-            self._retry = min(2 * self._retry, HANDSHAKE_RETRY_MAX)
-            self._begin_attempt(now)
-            return
-        self._retry = min(2 * self._retry, HANDSHAKE_RETRY_MAX)
-        self._transmit_init(attempt, planned, now)
+        attempt = self._initiation.attempt
+        lifetime = self._handshake_lifetime()
+        if not self._initiation.retry(self._path.address, lifetime, planned, now):
+            self._begin_attempt(now, attempt.credential if attempt else None)
 
     def _control_due(self, planned: int, now: int) -> None:
-        if self._pause.pending and self.state is not State.DOWN:
+        if self._control.waits and self.state is not State.DOWN:
             self._probe(now)
             self.timers.arm(Timer.CONTROL, now + max(1, self._control_spacing))
             self._control_spacing = min(2 * self._control_spacing, self._liveness.interval)
@@ -462,13 +570,36 @@ class Session:
         if self._pause.until > now:
             self.timers.arm(Timer.PAUSE_END, self._pause.until)
             return
-        self._pause.lapse(now)
-        self._liveness.resume(now)
-        self._rearm_probe(now)
-        if self.state is State.SUSPECT:
-            self._suspicion_probe_due(now, now)
-        elif self.initiator and self._liveness.may_hasten(now):
-            self._probe(now)
+        if self._pause.lapsed(now):
+            self._control.withdraw_pause()
+        self._release_judgement(now)
+
+    def _admin_end_due(self, planned: int, now: int) -> None:
+        """Honour the peer's part no longer. Spec: KA-8.10-4."""
+        self._admin.peer_up(now)
+        self._follow_administration(now)
+
+    def _path_due(self, planned: int, now: int) -> None:
+        """End a try: move, try again, or stay. Spec: KA-9.3-4, KA-9.3-5."""
+        validation = self._path.validation
+        if validation is None:
+            return
+        if validation.answered:
+            self._move(validation.address, now)
+        elif validation.tries < PATH_TRIES:
+            self._challenge(validation, now)
+        else:
+            self._stay(now)
+
+    def _key_change_due(self, planned: int, now: int) -> None:
+        """Stay under the old key: the new one was to no avail. Spec: KA-4.8-1."""
+        if self._new_credential is None:
+            return
+        key_id, self._new_credential = self._new_credential.key_id, None
+        self._context.outbox.emit(KeyChangeFailed(self, now, key_id))
+        self._drop_attempt(now)
+        if self.state in (State.SUSPECT, State.DOWN):
+            self._begin_attempt(now)
 
     def _expiry_due(self, planned: int, now: int) -> None:
         before = self.state
@@ -503,6 +634,8 @@ class Session:
         if evidence is not None and evidence.is_new and fresh:
             self._unreachable = False
             live.confirmed(evidence.packet_number, evidence.date, now)
+            if self.state is State.ADMIN_DOWN:
+                self._drop_attempt(now)
         elif fresh or header.type != FrameType.REPLY:
             live.heard(now)
 
@@ -518,22 +651,90 @@ class Session:
         if self._context.config.report_round_trips:
             self._context.outbox.emit(RoundTrip(self, now, evidence.packet_number, evidence.rtt))
 
-    def _learn_peer(self, body: Body, address: Address, now: int) -> None:
+    def _learn_times(self, body: Body, evidence: Evidence | None, now: int) -> None:
+        """Learn what a whole round trip tells of clocks and delays. Spec: section 10.3."""
+        if evidence is None or evidence.rtt is None or not evidence.is_new:
+            return
+        exchange = self._require_channel().exchange(body, evidence, now)
+        self._clock.sample(exchange)
+        self._delay_out.sample(exchange.peer_received - exchange.sent)
+        self._delay_in.sample(exchange.arrived - exchange.peer_sent)
+
+    def _clock_offset(self) -> int | None:
+        """Tell how far the peer's time of day is ahead. Spec: KA-10.3-2."""
+        offset = self._clock.offset
+        if self._clock_base is None or offset is None:
+            return None
+        return self._clock_base + offset
+
+    def _learn_peer(self, body: Body, address: Address, size: int, now: int) -> None:
         """Take over what the newest frame says of the peer and of its view of us."""
         self._liveness.peer_state = _STATES[body.state]
-        self._learn_peer_address(body, address, now)
+        self._learn_peer_address(address, size, now)
         self._learn_own_address(body, now)
-        self._pause.confirmed_by(body.control_ack)
-        honoured = self._pause.learn(body.control_version, body.options.pause_ms, now)
-        if honoured is not None:
+        confirmed = self._control.confirmed_by(body.control_ack)
+        if confirmed is not NO_OPTIONS:
+            self._control_confirmed(confirmed, now)
+        last_sent = self._require_channel().last_sent
+        if self._control.learn(body.control_version, body.options, last_sent):
+            self._learn_control(body.options, now)
+
+    def _control_confirmed(self, told: Options, now: int) -> None:
+        """Go by what the peer knows by now. Spec: KA-8.8-3, KA-4.8-1."""
+        if told.parameters is not None or told.slow_down_us is not None:
+            self._agreement.own.settle()
+            self._agreed(now)
+        if self._new_credential is not None and told.next_key == self._new_credential.key_id:
+            self.timers.arm(Timer.KEY_CHANGE, now + KEY_CHANGE_TIMEOUT)
+            self._begin_attempt(now, self._new_credential)
+
+    def _learn_control(self, told: Options, now: int) -> None:
+        """Take the peer's control state over. Spec: KA-8.6-2."""
+        if told.parameters is not None:
+            self._agreement.peer.change(told.parameters)
+        if told.slow_down_us is not None:
+            asked = self._agreement.peer.newest._replace(min_receive_interval_us=told.slow_down_us)
+            self._agreement.peer.change(asked)
+        if told.next_key is not None:
+            self.announced_key = told.next_key
+        if told.pause_ms is not None:
+            honoured = self._pause.learn(told.pause_ms, now)
             self._hold_judgement(now)
             self._context.outbox.emit(PeerPaused(self, now, honoured))
+        if told.admin is not None:
+            self._learn_administration(now, down=bool(told.admin))
+        self._agreed(now)
 
-    def _learn_peer_address(self, body: Body, address: Address, now: int) -> None:
-        previous = self._path.address
-        if self._path.received(address, body.highest_received):
-            self._move(address)
-            self._context.outbox.emit(PeerAddressChanged(self, now, previous, address))
+    def _learn_administration(self, now: int, *, down: bool) -> None:
+        if not down:
+            self._admin.peer_up(now)
+        elif (until := self._admin.peer_down(now)) is not None:
+            self.timers.arm(Timer.ADMIN_END, max(until, now + 1))
+        self._follow_administration(now)
+
+    def _learn_peer_address(self, address: Address, size: int, now: int) -> None:
+        """Notice that the newest frame came from elsewhere. Spec: KA-9.3-1, -3, KA-14.8-2."""
+        if address == self._path.address:
+            if self._path.validation is not None:
+                self._stay(now)
+        elif self._credential.validates_path:
+            self._move(address, now)
+        elif self._path.newest_came_from(address, size, now) and self._path.validation:
+            self._challenge(self._path.validation, now)
+
+    def _learn_path(self, body: Body, now: int) -> None:
+        """Take an answer to a challenge; the old address's decides. Spec: KA-9.3-3."""
+        validation, data = self._path.validation, body.options.path_response
+        if validation is not None and data is not None and validation.old_answers(data):
+            self._stay(now)
+
+    def _meter(self, body: Body, size: int, now: int) -> None:
+        """Ask a peer that probes far too often to slow down. Spec: KA-8.9-2, KA-8.9-3."""
+        steady = size == self._require_channel().steady_frame_bytes
+        if self.initiator or not steady or body.state not in (State.UP, State.HALF_OPEN):
+            return
+        if self._push_back.probed(self._liveness.interval, now):
+            self._ask_for(self._liveness.interval // MICROSECOND, now)
 
     def _learn_own_address(self, body: Body, now: int) -> None:
         """Notice that the peer sees us elsewhere; ask where. Spec: KA-9.2-1, KA-9.2-2."""
@@ -580,13 +781,122 @@ class Session:
         self._scheduled(now)
 
     def _hold_judgement(self, now: int) -> None:
-        """Judge nothing until all pauses are over. Spec: KA-8.6-2, KA-8.6-4."""
+        """Judge nothing until all pauses are over. Spec: KA-8.7-1."""
         self._liveness.suspend()
         self.timers.arm(Timer.PAUSE_END, max(self._pause.until, now + 1))
+
+    def _release_judgement(self, now: int) -> None:
+        """Judge again, unless something else forbids it. Spec: KA-8.7-3, KA-8.10-6."""
+        if self._pause.until > now or self._admin.down:
+            return
+        self._liveness.resume(now)
+        self._rearm_probe(now)
+        if self.state is State.SUSPECT:
+            self._suspicion_probe_due(now, now)
+        elif self.initiator and self._liveness.may_hasten(now):
+            self._probe(now)
+
+    # Control state.
+
+    def _tell_control(self, now: int) -> None:
+        """Say at once what has changed, and again until it is confirmed. Spec: KA-8.6-1."""
+        self._control_spacing = self._liveness.pto
+        self._control_due(now, now)
+        self._scheduled(now)
+
+    def _agreed(self, now: int) -> None:
+        """Go by what both sides told, as far as they know it of each other. KA-8.8-2, -4."""
+        live, agreement = self._liveness, self._agreement
+        live.agree()
+        planned = self.timers.armed(Timer.PROBE)
+        if planned is not None and planned > now + live.interval:
+            self._rearm_probe(now)
+        if agreement.settled and live.interval != self._reported_interval:
+            previous, self._reported_interval = self._reported_interval, live.interval
+            live.measure_anew(now)
+            self._context.outbox.emit(IntervalChanged(self, now, previous, live.interval))
+
+    def _ask_for(self, min_receive_interval_us: int, now: int) -> None:
+        """Push back. Spec: KA-8.9-1."""
+        asked = self.parameters._replace(min_receive_interval_us=min_receive_interval_us)
+        self._agreement.own.change(asked)
+        self._control.change(slow_down_us=min_receive_interval_us)
+        self._agreed(now)
+        self._tell_control(now)
+
+    def _administer(self, now: int, *, down: bool) -> None:
+        self._require_live()
+        if self._admin.own is down:
+            return
+        self._admin.own = down
+        self._control.change(admin=int(down))
+        self._follow_administration(now)
+        self._tell_control(now)
+
+    def _follow_administration(self, now: int) -> None:
+        """Be in ADMIN_DOWN exactly while a side is taken down. Spec: KA-8.10-2."""
+        before = self.state
+        if self._admin.down == (before is State.ADMIN_DOWN):
+            return
+        if self._admin.down:
+            self._liveness.administer(Input.ADMIN_DOWN)
+            self._liveness.suspend()
+            self._report(before, now)
+        else:
+            self._liveness.administer(Input.ADMIN_UP)
+            self._report(before, now)
+            self._release_judgement(now)
+
+    def _control_options(self, now: int) -> Options:
+        """Give what the peer has not confirmed. Spec: KA-8.6-1."""
+        pending = self._control.pending
+        if pending.pause_ms is None:
+            return pending
+        return pending._replace(pause_ms=self._pause.remaining_ms(now))
+
+    # Paths.
+
+    def _challenge(self, validation: Validation, now: int) -> None:
+        """Begin a try: ask both addresses, as far as that is allowed. KA-9.3-1, KA-9.3-6."""
+        validation.tries += 1
+        size = self._require_channel().steady_frame_bytes + CHALLENGE_OPTION_BYTES
+        self._challenge_at(validation, self._path.address, now)
+        if validation.allows(size):
+            self._challenge_at(validation, validation.address, now)
+        smoothed = self._liveness.response_time.smoothed or 0
+        self.timers.arm(Timer.PATH, now + max(self._liveness.pto, 3 * smoothed))
+
+    def _challenge_at(self, validation: Validation, address: Address, now: int) -> None:
+        if not self._liveness.may_hasten(now):
+            return
+        data = self._context.entropy(CHALLENGE_BYTES)
+        validation.challenged(data, old=address == self._path.address)
+        self._send(FrameType.PROBE, Options(path_challenge=data), address, now)
+
+    def _stay(self, now: int) -> None:
+        """End the validation without a move. Spec: KA-9.3-3, KA-9.3-5."""
+        self._path.end_validation(not_before=now + self._liveness.interval)
+        self.timers.disarm(Timer.PATH)
+
+    def _move(self, address: Address, now: int) -> None:
+        """Go on where the peer is now, and tell. Spec: KA-9.3-4."""
+        previous = self._path.address
+        self._go_to(address)
+        self._context.outbox.emit(PeerAddressChanged(self, now, previous, address))
+
+    def _go_to(self, address: Address) -> None:
+        self._path = PeerPath(address)
+        self.timers.disarm(Timer.PATH)
+        if self._channel is None:
+            self._context.routes.connect_at(self, address)
+        else:
+            self._address_hash = self._hash_of(address)
 
     # Frames out.
 
     def _probe(self, now: int, options: Options = NO_OPTIONS) -> None:
+        if self._control.waits:
+            options = self._control_options(now)._replace(pad=options.pad)
         if self._send(FrameType.PROBE, options, self._path.address, now):
             self._liveness.probe_sent(self._require_channel().last_sent, now)
             self._rearm_nat_keepalive(now)
@@ -596,37 +906,43 @@ class Session:
         if not self._liveness.probed_at(now):
             self._probe(now)
 
-    def _reply(self, address: Address, room: int, now: int) -> None:
+    def _reply(self, probe: Body, address: Address, room: int, now: int) -> None:
         """Answer a PROBE with what fits into its length. Spec: KA-8.3-1 to KA-8.3-3."""
-        options = NO_OPTIONS
-        pause_ms = self._pause.remaining_ms(now)
-        if pause_ms is not None and room >= OPTION_HEADER_BYTES + 4:
-            options = Options(pause_ms=pause_ms)
-        elif room >= ADDRESS_OPTION_BYTES:
-            options = Options(address_seen=address_bytes(address))
+        options = self._reply_options(probe, address, room, now) if room else NO_OPTIONS
         self._send(FrameType.REPLY, options, address, now)
         self._rearm_nat_keepalive(now)
+
+    def _reply_options(self, probe: Body, address: Address, room: int, now: int) -> Options:
+        """Choose: the answer to a challenge, the control state, the address. KA-8.6-1, KA-9.3-2."""
+        options = NO_OPTIONS
+        challenge = probe.options.path_challenge
+        if challenge is not None:
+            options = Options(path_response=challenge)
+            room -= CHALLENGE_OPTION_BYTES
+        if self._control.waits:
+            told = self._control_options(now)._replace(path_response=challenge)
+            if len(build_options(told)) <= room + len(build_options(options)):
+                return told
+        if room >= ADDRESS_OPTION_BYTES:
+            return options._replace(address_seen=address_bytes(address))
+        return options
 
     def _send(self, frame_type: FrameType, options: Options, address: Address, now: int) -> bool:
         channel = self._require_channel()
         if channel.exhausted and frame_type is not FrameType.CLOSE:
             return False
-        if (
-            frame_type == FrameType.PROBE
-            and (pause_ms := self._pause.remaining_ms(now)) is not None
-        ):
-            options = options._replace(pause_ms=pause_ms)
         if options is not NO_OPTIONS and not any(value is not None for value in options):
             options = NO_OPTIONS
         frame = channel.build(frame_type, self._said(address), now, options)
         self._sent += 1
-        self._path.sent(address, channel.last_sent)
+        self._path.sent(address, len(frame))
         self._context.outbox.send(frame, address)
         return True
 
     def _said(self, address: Address) -> Said:
         seen = self._address_hash if address == self._path.address else self._hash_of(address)
-        return Said(self.state, self._diagnostic, self._pause.version, self._pause.acked, seen)
+        control = self._control
+        return Said(self.state, self._diagnostic, control.version, control.acked, seen)
 
     def _hash_of(self, address: Address) -> int:
         return address_hash(self._require_channel().remote_id, address)
@@ -638,24 +954,32 @@ class Session:
         self._send(FrameType.CLOSE, options, self._path.address, now)
         self.timers.arm(Timer.CLOSING, now + self._liveness.pto)
 
-    def _transmit_init(self, attempt: Attempt, planned: int, now: int) -> None:
-        """Send INIT, the same bytes at each retry. Spec: KA-4.2-1, KA-4.2-2."""
-        attempt.transmissions += 1
-        self._context.outbox.send(attempt.init, self._path.address)
-        step = cadence.jittered(self._retry, 2, self._context.draw())
-        self.timers.arm(Timer.HANDSHAKE, cadence.rearmed(planned, step, now))
-
     # Changes of what the session is.
 
-    def _begin_attempt(self, now: int) -> None:
+    def _begin_attempt(self, now: int, credential: Credential | None = None) -> None:
         """Start a handshake that names the session so far. Spec: KA-4.2-1, KA-7.4-5."""
-        self._drop_attempt(now)
-        context, old_id = self._context, self._confirmed_id
+        old_id = self._initiation.confirmed_id
         if old_id == NO_SESSION and self._channel is not None:
             old_id = self._channel.remote_id
-        self._attempt = Attempt(self._credential, context.identity, old_id, context.entropy, now)
-        context.routes.pending[self._attempt.session_id] = self
-        self._transmit_init(self._attempt, now, now)
+        if self._channel is None:
+            self._context.routes.connect_at(self, self._path.address)
+        self._initiation.begin(self, credential or self._credential, old_id, self.parameters, now)
+
+    @property
+    def _changing_key(self) -> bool:
+        """Whether a handshake under another key is under way."""
+        attempt = self._initiation.attempt
+        return attempt is not None and attempt.credential is not self._credential
+
+    def _require_live(self) -> None:
+        """Refuse a verb before the first UP and after the end."""
+        if self._channel is None or self.state is State.CLOSED:
+            raise SessionStateError(f"expected an established session, it is {self.state.name}")
+
+    def _require_attempt(self) -> Attempt:
+        if self._initiation.attempt is None:
+            raise Refused(DropReason.UNEXPECTED)
+        return self._initiation.attempt
 
     def _handshake_lifetime(self) -> int:
         """Tell how old a handshake may get: what is older proves too little. KA-4.2-1, KA-4.2-7."""
@@ -664,38 +988,112 @@ class Session:
         return min(self._liveness.longest_wait, HANDSHAKE_LIFETIME)
 
     def _drop_attempt(self, now: int) -> None:
-        if self._attempt is not None:
-            self._context.routes.spend(self._attempt, now)
-            self._attempt = None
-        self.timers.disarm(Timer.HANDSHAKE)
+        """Give up a handshake that is needed no more; one for another key goes on."""
+        if not self._changing_key:
+            self._initiation.drop(now)
+
+    def _become_responder(self) -> None:
+        """Leave the probing to the peer, of two that met. Spec: KA-4.6-2, KA-4.6-3."""
+        if self.initiator:
+            self._agreement.initiator = False
+            self.timers.disarm(Timer.PROBE)
 
     def _establish(
-        self, channel: Channel, epoch: bytes, peer: Parameters, round_trip_at: int, now: int
+        self,
+        channel: Channel,
+        credential: Credential,
+        told: InitPayload | ResponsePayload,
+        peer: InitPayload | ResponsePayload,
+        round_trip_at: int,
+        now: int,
     ) -> None:
         """Go on under new keys. Spec: KA-7.4-6."""
-        before = self.state
-        self._drop_attempt(now)
+        before, routes = self.state, self._context.routes
+        self._initiation.drop(now)
         self._retire_channel(now)
+        routes.connected(self)
         self._channel = channel
-        self._context.routes.sessions[channel.local_id] = self
+        self.established_at = now
+        routes.sessions[channel.local_id] = self
         self._rename([*self._names[:1], channel.local_id])
         self._address_hash = self._hash_of(self._path.address)
         self._own_address.restart()
         self._handshakes += 1
-        if self._peer_epoch not in (b"", epoch):
-            self._pause.forget_peer(now)
-            self._context.outbox.emit(PeerRestarted(self, now))
-        self._peer_epoch = epoch
-        self._liveness.agree(self._context.identity.parameters, peer)
+        self._control.new_keys()
+        self._start_clocks(told.options.clock_us, peer.options.clock_us)
+        if credential.key_id != self.key_id:
+            self._go_under(credential, now)
+        self._agreement.established(told.parameters, peer.parameters)
+        restarted = self.peer_epoch not in (b"", peer.epoch)
+        self.peer_epoch = peer.epoch
+        routes.know_peer(self, peer.instance_id)
+        if restarted:
+            self._greet_restarted_peer(now)
+        self._liveness.agree()
         self._liveness.established(round_trip_at, now)
+        if before is State.CONNECTING:
+            self._reported_interval = self._liveness.interval
         self._report(before, now)
+        self._tell_anew(now, restarted=restarted)
 
-    def _note_working_keys(self, channel: Channel) -> None:
-        """Take note that the peer hears us under these keys. Spec: KA-4.3-5, KA-7.4-5."""
-        self._retry = HANDSHAKE_RETRY_INITIAL
-        if self._confirmed_id != channel.remote_id:
-            self._confirmed_id = channel.remote_id
+    def _greet_restarted_peer(self, now: int) -> None:
+        """Forget what the peer said before it restarted. Spec: KA-7.4-6, KA-8.10-5."""
+        self._context.outbox.emit(PeerRestarted(self, now))
+        self._control.forget_peer()
+        self._pause.forget_peer(now)
+        self._admin.peer_up(now)
+        before = self.state
+        if before is State.ADMIN_DOWN and not self._admin.down:
+            self._liveness.administer(Input.ADMIN_UP)
+            self._liveness.resume(now)
+            self._report(before, now)
+
+    def _tell_anew(self, now: int, *, restarted: bool) -> None:
+        """Say what the handshake did not tell, and what a restarted peer forgot. KA-8.7-2."""
+        lasting: dict[str, Parameters | int] = {}
+        if not self._agreement.own.settled:
+            lasting["parameters"] = self.parameters
+        if restarted and self._pause.remaining_ms(now):
+            lasting["pause_ms"] = self._pause.remaining_ms(now)
+        if restarted and self._admin.own:
+            lasting["admin"] = 1
+        if lasting:
+            self._control.change(**lasting)
+        if self._control.waits:
+            self._tell_control(now)
+        self._agreed(now)
+
+    def _start_clocks(self, own_us: int | None, peer_us: int | None) -> None:
+        """Begin to compare clocks anew: times count from other instants now. KA-10.3-2."""
+        self._clock, self._delay_out, self._delay_in = (
+            ClockOffset(),
+            DelayVariation(),
+            DelayVariation(),
+        )
+        self._clock_base = None
+        if own_us is not None and peer_us is not None:
+            self._clock_base = (peer_us - own_us) * MICROSECOND
+
+    def _go_under(self, credential: Credential, now: int) -> None:
+        """Take another pre-shared key for the session's. Spec: KA-4.8-3."""
+        previous = self.key_id
+        self._context.routes.rekey(self, credential.key_id)
+        self._credential = credential
+        self._new_credential = None
+        self.announced_key = None
+        self.timers.disarm(Timer.KEY_CHANGE)
+        self._context.outbox.emit(KeyChanged(self, now, previous, credential.key_id))
+
+    def _note_confirmation(self, channel: Channel, confirmed: int, now: int) -> None:
+        """Take note of what the peer knows: that these keys work, and our confirmation.
+
+        Spec: KA-4.3-5, KA-7.4-5, KA-8.8-3.
+        """
+        if self._initiation.worked(channel.remote_id):
             self._rename([channel.local_id])
+        if self._control.peer_knows(confirmed):
+            self._agreement.peer.settle()
+            self._agreed(now)
 
     def _rename(self, names: list[bytes]) -> None:
         """Keep the ids by which the peer may name us: the last that it knows, and the newest."""
@@ -728,6 +1126,12 @@ class Session:
         self.timers.disarm(Timer.EXPIRY)
         self._diagnostic = 0
         self._context.outbox.emit(SessionUp(self, now, before))
+        self._rearm_probe(now)
+
+    def _entered_admin_down(self, before: State, now: int) -> None:
+        self._drop_attempt(now)
+        self.timers.disarm(Timer.EXPIRY)
+        self._context.outbox.emit(SessionAdminDown(self, now, before, not self._admin.own))
         self._rearm_probe(now)
 
     def _entered_suspect(self, before: State, now: int) -> None:
@@ -764,13 +1168,8 @@ class Session:
             step = cadence.jittered(milliseconds(keepalive), 2, self._context.draw())
             self.timers.arm(Timer.NAT_KEEPALIVE, now + step)
 
-    def _move(self, address: Address) -> None:
-        self._path.address = address
-        if self._channel is not None:
-            self._address_hash = self._hash_of(address)
-
     def _end(self, event: Input, now: int) -> None:
-        self._drop_attempt(now)
+        self._initiation.drop(now)
         self._liveness.end(event)
 
     def _finish(self, now: int) -> None:
@@ -781,6 +1180,7 @@ class Session:
         if self._channel is not None:
             self._context.routes.linger(self._channel, now)
         self._rename([])
+        self._context.routes.connected(self)
         self._context.routes.remove_session(self)
 
     def _scheduled(self, now: int) -> None:
@@ -810,6 +1210,9 @@ _TIMER_HANDLERS: Final[dict[Timer, Callable[[Session, int, int], None]]] = {
     Timer.PAUSE_END: Session._pause_end_due,
     Timer.EXPIRY: Session._expiry_due,
     Timer.CLOSING: Session._closing_due,
+    Timer.PATH: Session._path_due,
+    Timer.ADMIN_END: Session._admin_end_due,
+    Timer.KEY_CHANGE: Session._key_change_due,
 }
 
 _ENTERED: Final[dict[State, Callable[[Session, State, int], None]]] = {
@@ -817,21 +1220,10 @@ _ENTERED: Final[dict[State, Callable[[Session, State, int], None]]] = {
     State.SUSPECT: Session._entered_suspect,
     State.HALF_OPEN: Session._entered_half_open,
     State.DOWN: Session._entered_down,
+    State.ADMIN_DOWN: Session._entered_admin_down,
 }
 
 
 def _known_reason(value: int) -> CloseReason | int:
     """Name a reason that a peer gave; those that are never on the wire get no name."""
     return CloseReason(value) if value <= CloseReason.KEY_EXHAUSTED else value
-
-
-def own_parameters(config: Config) -> Parameters:
-    """Give what a configuration says in a handshake. Spec: KA-3.3-1."""
-    microseconds = MILLISECOND // 1000
-    return Parameters(
-        min(config.interval_ms * microseconds, MAX_UINT32),
-        min(config.min_receive_interval_ms * microseconds, MAX_UINT32),
-        min(config.suspicion_receive_interval_ms * microseconds, MAX_UINT32),
-        config.suspicion_receive_burst,
-        int(config.application_traffic),
-    )

@@ -21,6 +21,8 @@ class Input(Enum):
     RECOVERED = "RECOVERED"
     EXPIRED = "EXPIRED"
     CLOSE = "CLOSE"
+    ADMIN_DOWN = "ADMIN_DOWN"
+    ADMIN_UP = "ADMIN_UP"
 
 
 TRANSITIONS: Final[Mapping[State, Mapping[Input, State]]] = {
@@ -34,6 +36,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[Input, State]]] = {
         Input.CONFIRMED: State.UP,
         Input.OVERDUE: State.SUSPECT,
         Input.CLOSE: State.CLOSED,
+        Input.ADMIN_DOWN: State.ADMIN_DOWN,
     },
     State.SUSPECT: {
         Input.ESTABLISHED: State.UP,
@@ -41,18 +44,25 @@ TRANSITIONS: Final[Mapping[State, Mapping[Input, State]]] = {
         Input.VERDICT_DOWN: State.DOWN,
         Input.VERDICT_HALF_OPEN: State.HALF_OPEN,
         Input.CLOSE: State.CLOSED,
+        Input.ADMIN_DOWN: State.ADMIN_DOWN,
     },
     State.HALF_OPEN: {
         Input.ESTABLISHED: State.UP,
         Input.CONFIRMED: State.UP,
         Input.OVERDUE: State.SUSPECT,
         Input.CLOSE: State.CLOSED,
+        Input.ADMIN_DOWN: State.ADMIN_DOWN,
     },
     State.DOWN: {
         Input.ESTABLISHED: State.UP,
         Input.RECOVERED: State.UP,
         Input.EXPIRED: State.CLOSED,
         Input.CLOSE: State.CLOSED,
+        Input.ADMIN_DOWN: State.ADMIN_DOWN,
+    },
+    State.ADMIN_DOWN: {
+        Input.CLOSE: State.CLOSED,
+        Input.ADMIN_UP: State.SUSPECT,
     },
     State.CLOSED: {},
 }

@@ -14,7 +14,9 @@ class Stats:
     what was lost just before it does not show there: `unreported` counts own frames that no report
     covers. Where QUIC repeats what is lost (modes stream and ping) loss is None: it shows as delay.
     `unreachable` tells whether the network reported an error since the last evidence (a
-    hint). Spec: section 10, KA-10.1-3.
+    hint). Delay variation is that of one way, each for itself. `clock_offset` is how far the peer's
+    time of day is ahead of ours, give or take `clock_error`; both sides must share theirs.
+    Spec: section 10, KA-10.1-3, KA-10.3-3.
     """
 
     state: State
@@ -36,6 +38,11 @@ class Stats:
     rtt_max: int | None
     rtt_smoothed: int | None
     jitter: int
+    delay_variation_out: int | None
+    delay_variation_in: int | None
+    clock_offset: int | None
+    clock_error: int | None
+    key_phase: int
     suspicions: int
     stalls: int
     handshakes: int

@@ -5,6 +5,7 @@ Times in ns. Spec: section 7.4.
 
 from typing import Final
 
+from kaudp.core.bucket import Bucket
 from kaudp.core.detectors import Detector
 from kaudp.units import SECOND
 
@@ -43,28 +44,15 @@ class Suspicion:
 class ProbeBudget:
     """A bucket of suspicion probes: refills by 2 per interval. Spec: KA-7.4-4."""
 
-    __slots__ = ("_capacity", "_since", "_spent")
+    __slots__ = ("_bucket",)
 
     def __init__(self, now: int) -> None:
-        self._capacity = MIN_UNANSWERED
-        self._spent = 0
-        self._since = now
+        self._bucket = Bucket(MIN_UNANSWERED, now)
 
     def allow(self, burst: int) -> None:
         """Take over what the peer allows; what is spent stays spent."""
-        self._capacity = max(MIN_UNANSWERED, min(burst, SUSPICION_BUDGET_MAX))
+        self._bucket.capacity = max(MIN_UNANSWERED, min(burst, SUSPICION_BUDGET_MAX))
 
     def take(self, interval: int, now: int) -> bool:
         """Take one probe; False when the bucket is empty."""
-        step = max(1, interval // BUDGET_REFILL_PER_INTERVAL)
-        refilled = (now - self._since) // step
-        if refilled >= self._spent:
-            self._spent = 0
-            self._since = now
-        else:
-            self._spent -= refilled
-            self._since += refilled * step
-        if self._spent >= self._capacity:
-            return False
-        self._spent += 1
-        return True
+        return self._bucket.take(interval // BUDGET_REFILL_PER_INTERVAL, now)

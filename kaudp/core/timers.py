@@ -21,6 +21,9 @@ class Timer(IntEnum):
     PAUSE_END = 7
     EXPIRY = 8
     CLOSING = 9
+    PATH = 10
+    ADMIN_END = 11
+    KEY_CHANGE = 12
 
 
 class TimerTable:

@@ -46,6 +46,7 @@ _INIT_HEADER: Final = fixed_format(grammar.Init)
 _RESPONSE_HEADER: Final = fixed_format(grammar.Response)
 _TRANSPORT_HEADER: Final = fixed_format(grammar.Transport)
 _CARRIED_HEADER: Final = fixed_format(grammar.CarriedInit)
+_COOKIE: Final = fixed_format(grammar.Cookie)
 _BODY: Final = fixed_format(
     Struct(*[field for field in grammar.Body.subcons if field.name != "options"])
 )
@@ -55,6 +56,7 @@ BODY_BYTES: Final = _BODY.size
 STEADY_FRAME_BYTES: Final = TRANSPORT_HEADER_BYTES + BODY_BYTES + TAG_BYTES
 CARRIED_FRAME_BYTES: Final = TRANSPORT_HEADER_BYTES + BODY_BYTES
 INIT_PROLOGUE_BYTES: Final = _INIT_HEADER.size - grammar.EPHEMERAL_BYTES
+COOKIE_HEADER_BYTES: Final = _COOKIE.size - grammar.COOKIE_BYTES - TAG_BYTES
 _PARAMETERS_BYTES: Final = int(grammar.Parameters.sizeof())
 _INIT_PAYLOAD_BYTES: Final = 8 + 8 + grammar.SESSION_ID_BYTES + _PARAMETERS_BYTES
 MIN_INIT_BYTES: Final = _INIT_HEADER.size + _INIT_PAYLOAD_BYTES + TAG_BYTES
@@ -103,6 +105,9 @@ class Options(NamedTuple):
     close_reason: int | None = None
     path_challenge: bytes | None = None
     path_response: bytes | None = None
+    next_key: bytes | None = None
+    admin: int | None = None
+    clock_us: int | None = None
 
 
 NO_OPTIONS: Final = Options()
@@ -147,6 +152,14 @@ class ResponseHeader(NamedTuple):
 
     receiver_session_id: bytes
     ephemeral: bytes
+
+
+class CookieFrame(NamedTuple):
+    """COOKIE. Spec: section 3.5."""
+
+    receiver_session_id: bytes
+    nonce: bytes
+    sealed_cookie: bytes
 
 
 class InitPayload(NamedTuple):
@@ -233,10 +246,12 @@ def parse_transport_header(data: bytes) -> TransportHeader:
     return TransportHeader(frame_type, flags, session_id, packet_number)
 
 
-def build_transport_header(frame_type: FrameType, session_id: bytes, packet_number: int) -> bytes:
+def build_transport_header(
+    frame_type: FrameType, session_id: bytes, packet_number: int, flags: int = 0
+) -> bytes:
     """Build the 20 bytes of header of a transport frame. Spec: KA-3.6-2."""
     return _TRANSPORT_HEADER.pack(
-        grammar.MAGIC, frame_type, grammar.VERSION, 0, session_id, packet_number
+        grammar.MAGIC, frame_type, grammar.VERSION, flags, session_id, packet_number
     )
 
 
@@ -245,8 +260,10 @@ def parse_init_header(data: bytes) -> InitHeader:
     return InitHeader(*_INIT_HEADER.unpack_from(data)[4:])
 
 
-def build_init_prologue(session_id: bytes, key_id: bytes) -> bytes:
-    """Build bytes 0 to 43 of INIT, without a cookie. Spec: KA-4.5-1."""
+def build_init_prologue(
+    session_id: bytes, key_id: bytes, cookie: bytes = bytes(grammar.COOKIE_BYTES)
+) -> bytes:
+    """Build bytes 0 to 43 of INIT. Spec: KA-4.5-1."""
     header = _INIT_HEADER.pack(
         grammar.MAGIC,
         FrameType.INIT,
@@ -254,7 +271,7 @@ def build_init_prologue(session_id: bytes, key_id: bytes) -> bytes:
         grammar.SUITE_NNPSK0_25519_AESGCM_SHA256,
         session_id,
         key_id,
-        bytes(grammar.COOKIE_BYTES),
+        cookie,
         bytes(grammar.EPHEMERAL_BYTES),
     )
     return header[:INIT_PROLOGUE_BYTES]
@@ -265,8 +282,8 @@ def parse_response_header(data: bytes) -> ResponseHeader:
     return ResponseHeader(*_RESPONSE_HEADER.unpack_from(data)[4:])
 
 
-def response_session_id(data: bytes) -> bytes:
-    """Give the session id of a RESPONSE of either kind: it stands at the same place."""
+def answered_session_id(data: bytes) -> bytes:
+    """Give the session id of a RESPONSE or COOKIE: it stands at the same place in all kinds."""
     return data[4 : _CARRIED_HEADER.size]
 
 
@@ -281,6 +298,25 @@ def build_response(session_id: bytes, ephemeral: bytes, sealed_payload: bytes) -
         ephemeral,
     )
     return header + sealed_payload
+
+
+def build_cookie_header(session_id: bytes, nonce: bytes) -> bytes:
+    """Build bytes 0 to 27 of COOKIE. Spec: section 3.5."""
+    frame = _COOKIE.pack(
+        grammar.MAGIC,
+        FrameType.COOKIE,
+        grammar.VERSION,
+        grammar.SUITE_NNPSK0_25519_AESGCM_SHA256,
+        session_id,
+        nonce,
+        bytes(grammar.COOKIE_BYTES + TAG_BYTES),
+    )
+    return frame[:COOKIE_HEADER_BYTES]
+
+
+def parse_cookie(data: bytes) -> CookieFrame:
+    """Split a datagram that `classify` took for COOKIE."""
+    return CookieFrame(*_COOKIE.unpack(data)[4:])
 
 
 def sealed_payload_of(frame_type: FrameType, data: bytes) -> bytes:
@@ -443,6 +479,9 @@ _OPTION_FIELDS: Final[Mapping[int, str]] = {
     OptionType.CLOSE_REASON: "close_reason",
     OptionType.PATH_CHALLENGE: "path_challenge",
     OptionType.PATH_RESPONSE: "path_response",
+    OptionType.NEXT_KEY: "next_key",
+    OptionType.ADMIN: "admin",
+    OptionType.CLOCK: "clock_us",
 }
 
 

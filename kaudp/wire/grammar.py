@@ -37,10 +37,12 @@ SUITE_NNPSK0_25519_AESGCM_SHA256: Final = 0x01
 SESSION_ID_BYTES: Final = 8
 KEY_ID_BYTES: Final = 16
 COOKIE_BYTES: Final = 16
+COOKIE_NONCE_BYTES: Final = 16
 EPHEMERAL_BYTES: Final = 32
 TAG_BYTES: Final = 16
 MAX_FRAME_BYTES: Final = 512
 MAX_OPTIONS: Final = 16
+KEY_PHASE: Final = 0x01
 
 
 class FrameType(IntEnum):
@@ -65,6 +67,9 @@ class OptionType(IntEnum):
     CLOSE_REASON = 0x05
     PATH_CHALLENGE = 0x06
     PATH_RESPONSE = 0x07
+    NEXT_KEY = 0x08
+    ADMIN = 0x09
+    CLOCK = 0x0A
 
 
 CRITICAL: Final = 0x80
@@ -127,7 +132,7 @@ Response: Final = Struct(
 Cookie: Final = Struct(
     *_handshake_header(FrameType.COOKIE),
     "receiver_session_id" / Bytes(SESSION_ID_BYTES),
-    "nonce" / Bytes(16),
+    "nonce" / Bytes(COOKIE_NONCE_BYTES),
     "sealed_cookie" / Bytes(COOKIE_BYTES + TAG_BYTES),
 )
 
@@ -176,6 +181,9 @@ OPTION_VALUES: Final[dict[OptionType, Construct]] = {
     OptionType.CLOSE_REASON: Struct("reason" / Int16ub),
     OptionType.PATH_CHALLENGE: Struct("data" / Bytes(8)),
     OptionType.PATH_RESPONSE: Struct("data" / Bytes(8)),
+    OptionType.NEXT_KEY: Struct("key_id" / Bytes(KEY_ID_BYTES)),
+    OptionType.ADMIN: Struct("down" / OneOf(Int8ub, [0, 1])),
+    OptionType.CLOCK: Struct("utc_us" / Int64ub),
 }
 
 Option: Final = Struct(

@@ -30,6 +30,7 @@ class PresharedKey:
     __slots__ = ("key_id", "secret")
 
     # What a session asks of whatever stands for its key: see `suites.Carried`.
+    validates_path: Final = False
     repeats: Final = False
     longest_response: Final = MAX_UINT32 * SECOND
     answer_delay: Final = 0

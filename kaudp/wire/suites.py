@@ -6,15 +6,17 @@ the core runs both alike. Spec: sections 4 and 14.1.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import ClassVar, Final, Protocol
 
+from kaudp.errors import DropReason, Refused
 from kaudp.units import MAX_UINT32, SECOND
 from kaudp.wire import codec
-from kaudp.wire.codec import InitPayload, ResponsePayload
-from kaudp.wire.grammar import FrameType
+from kaudp.wire.codec import InitPayload, ResponsePayload, TransportHeader
+from kaudp.wire.cookies import NO_COOKIE, open_cookie, seal_cookie
+from kaudp.wire.grammar import COOKIE_NONCE_BYTES, FrameType
 from kaudp.wire.keys import PresharedKey
 from kaudp.wire.noise import Initiator, Responder
-from kaudp.wire.seal import FrameKeys, session_keys
+from kaudp.wire.seal import FrameKeys, PhaseLimits, session_keys
 
 EPHEMERAL_SECRET_BYTES: Final = 32
 
@@ -28,9 +30,10 @@ class Carried:
     `repeats` tells that the carrier now in use sends again what is lost: no loss is reported
     then. A response later than `longest_response` has waited in the carrier; `answer_delay` is how
     long the peer may keep one back. Times in ns. `silence` is what `ConnectFailed` says of it.
-    Spec: KA-14.3-5, KA-14.4-4, KA-14.6-2.
+    Spec: KA-14.3-5, KA-14.4-4, KA-14.6-2, KA-14.8-2.
     """
 
+    validates_path: ClassVar[bool] = True
     repeats: bool = False
     silence: str = ""
     longest_response: int = MAX_UINT32 * SECOND
@@ -39,12 +42,16 @@ class Carried:
 
 
 Credential = PresharedKey | Carried
+CredentialLookup = Callable[[bytes], Credential | None]
 
 
 class Initiation(Protocol):
     """The initiator's side of a handshake: the INIT it sends, and what reads the answer."""
 
     init: bytes
+
+    def open_cookie(self, data: bytes) -> bytes:
+        """Give the cookie that a COOKIE brings, or raise `Refused`."""
 
     def complete(self, data: bytes) -> tuple[ResponsePayload, FrameKeys]:
         """Read a RESPONSE, or raise `Refused` and stay as it was."""
@@ -63,12 +70,16 @@ class OpenedInit(Protocol):
 
 
 def initiate(
-    credential: Credential, session_id: bytes, payload: InitPayload, entropy: Entropy
+    credential: Credential,
+    session_id: bytes,
+    payload: InitPayload,
+    entropy: Entropy,
+    cookie: bytes = NO_COOKIE,
 ) -> Initiation:
     """Begin a handshake."""
     if isinstance(credential, Carried):
         return CarriedInitiation(session_id, payload)
-    return NoiseInitiation(credential, session_id, payload, entropy)
+    return NoiseInitiation(credential, session_id, payload, entropy, cookie)
 
 
 def open_init(credential: Credential, data: bytes) -> OpenedInit:
@@ -81,14 +92,24 @@ def open_init(credential: Credential, data: bytes) -> OpenedInit:
 class NoiseInitiation:
     """Noise's messages in INIT and RESPONSE, from the initiator's side. Spec: 4.2, 4.3."""
 
-    __slots__ = ("init", "noise")
+    __slots__ = ("_psk", "init", "noise")
 
     def __init__(
-        self, psk: PresharedKey, session_id: bytes, payload: InitPayload, entropy: Entropy
+        self,
+        psk: PresharedKey,
+        session_id: bytes,
+        payload: InitPayload,
+        entropy: Entropy,
+        cookie: bytes,
     ) -> None:
-        prologue = codec.build_init_prologue(session_id, psk.key_id)
+        self._psk = psk
+        prologue = codec.build_init_prologue(session_id, psk.key_id, cookie)
         self.noise = Initiator(psk.secret, prologue, entropy(EPHEMERAL_SECRET_BYTES))
         self.init = prologue + self.noise.write_message_1(codec.build_init_payload(payload))
+
+    def open_cookie(self, data: bytes) -> bytes:
+        """Give the cookie that a COOKIE brings, or raise `Refused`. Spec: KA-4.5-5."""
+        return open_cookie(self._psk.secret, self.init, data)
 
     def complete(self, data: bytes) -> tuple[ResponsePayload, FrameKeys]:
         """Open RESPONSE, or raise `Refused`. Spec: KA-4.3-6."""
@@ -101,10 +122,12 @@ class NoiseInitiation:
 class OpenedNoiseInit:
     """An INIT whose Noise tag has verified. Spec: KA-4.2-4."""
 
-    __slots__ = ("credential", "data", "noise", "payload", "sender_session_id")
+    __slots__ = ("_psk", "cookie", "credential", "data", "noise", "payload", "sender_session_id")
 
     def __init__(self, psk: PresharedKey, data: bytes) -> None:
         header = codec.parse_init_header(data)
+        self._psk = psk
+        self.cookie = header.cookie
         self.noise = Responder(psk.secret, data[: codec.INIT_PROLOGUE_BYTES])
         sealed = codec.sealed_payload_of(FrameType.INIT, data)
         plaintext = self.noise.read_message_1(header.ephemeral, sealed)
@@ -112,6 +135,11 @@ class OpenedNoiseInit:
         self.data = data
         self.sender_session_id = header.sender_session_id
         self.payload = codec.parse_init_payload(plaintext)
+
+    def ask_for_cookie(self, cookie: bytes, entropy: Entropy) -> bytes:
+        """Write the COOKIE that brings the initiator this cookie. Spec: KA-4.5-4."""
+        nonce = entropy(COOKIE_NONCE_BYTES)
+        return seal_cookie(self._psk.secret, self.data, self.sender_session_id, nonce, cookie)
 
     def respond(self, answer: ResponsePayload, entropy: Entropy) -> tuple[bytes, FrameKeys]:
         """Seal the RESPONSE, or raise `Refused`. Spec: KA-4.3-7."""
@@ -125,12 +153,18 @@ class NoKeys:
     """Frames in clear: the connection around them protects them. Spec: KA-14.1-1."""
 
     steady_frame_bytes = codec.CARRIED_FRAME_BYTES
+    flags_known = 0
+    phase = 0
+
+    def flags(self, now: int, limits: PhaseLimits) -> int:
+        """Give the flags of a frame: there are none."""
+        return 0
 
     def seal(self, header: bytes, packet_number: int, body: bytes) -> bytes:
         """Give a whole transport frame."""
         return header + body
 
-    def unseal(self, packet_number: int, data: bytes) -> bytes:
+    def unseal(self, header: TransportHeader, data: bytes, now: int) -> bytes:
         """Give the body of a transport frame."""
         return data[codec.TRANSPORT_HEADER_BYTES :]
 
@@ -146,6 +180,10 @@ class CarriedInitiation:
     def __init__(self, session_id: bytes, payload: InitPayload) -> None:
         plaintext = codec.build_init_payload(payload)
         self.init = codec.build_carried(FrameType.INIT, session_id, plaintext)
+
+    def open_cookie(self, data: bytes) -> bytes:
+        """Refuse: QUIC has validated the address."""
+        raise Refused(DropReason.NOT_KAUDP, "no cookies inside QUIC")
 
     def complete(self, data: bytes) -> tuple[ResponsePayload, FrameKeys]:
         """Read RESPONSE, or raise `Refused`."""

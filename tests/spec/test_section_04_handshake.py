@@ -48,7 +48,7 @@ def test_a_key_used_twice_makes_other_traffic_keys() -> None:
     """KA-4.1-3: a restart cannot repeat a nonce, because the keys are new."""
     first, second = Pair("one").up(), Pair("two").up()
     nonce = bytes(12)
-    sealed = [p.session._channel._keys.sending.encrypt(nonce, b"", None) for p in (first, second)]
+    sealed = [p.session._channel._keys._sending.aead.encrypt(nonce, b"", None) for p in (first, second)]
     assert sealed[0] != sealed[1]
 
 
@@ -225,14 +225,14 @@ def test_a_session_is_found_by_every_name_that_its_initiator_may_give_it() -> No
     pair.world.cut("alice", "bob")
     pair.run(20 * MS)
     named = pair.session._channel.remote_id
-    assert pair.session._confirmed_id == named == far._channel.local_id
+    assert pair.session._initiation.confirmed_id == named == far._channel.local_id
     pair.world.cut("alice", "bob", cut=False)
     pair.session._begin_attempt(pair.now)
     pair.run(45 * MS)
     pair.world.cut("bob", "alice")
     pair.run(20 * MS)
     assert far._channel.local_id != named
-    assert pair.session._confirmed_id == named
+    assert pair.session._initiation.confirmed_id == named
     pair.world.cut("bob", "alice", cut=False)
     pair.session._begin_attempt(pair.now)
     pair.run(10 * S)
@@ -410,7 +410,7 @@ def test_a_session_is_continued_under_its_own_key_only() -> None:
         node = pair.world.add_node(name.decode(), Config.wan(), key)
         session = node.endpoint.connect(server.address, pair.now, key_id=key.key_id)
         if sessions:
-            session._confirmed_id = sessions[0]._channel.remote_id
+            session._initiation.confirmed_id = sessions[0]._channel.remote_id
             session._begin_attempt(pair.now)
         sessions.append(session)
         pair.run(S)

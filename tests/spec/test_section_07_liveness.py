@@ -640,7 +640,7 @@ def test_lost_answers_under_new_keys_make_no_orphans() -> None:
 def test_a_hostile_peers_parameters_are_bounded() -> None:
     """KA-8.1-1 KA-7.4-2 KA-7.4-4: it can neither switch detection off nor make a side spin."""
     pair = Pair(bob=Config.server(min_receive_interval_ms=0, down_retention_ms=86_400_000))
-    hostile = pair.session._context.identity
+    hostile = pair.session._context
     hostile.parameters = hostile.parameters._replace(
         desired_interval_us=1, suspicion_interval_us=2**32 - 1, suspicion_burst=1
     )
@@ -665,8 +665,8 @@ def test_a_peer_that_wants_to_be_probed_once_an_hour_is_found_dead_all_the_same(
             max_peer_interval_ms=60_000,
         )
     )
-    parameters = pair.bob.endpoint._context.identity.parameters
-    pair.bob.endpoint._context.identity.parameters = parameters._replace(
+    parameters = pair.bob.endpoint._context.parameters
+    pair.bob.endpoint._context.parameters = parameters._replace(
         min_receive_interval_us=2**32 - 1, suspicion_interval_us=2**32 - 1, suspicion_burst=1
     )
     pair.run_to(State.UP)

@@ -76,7 +76,7 @@ def test_a_session_begins_where_the_response_went() -> None:
     assert pair.far.address == pair.alice.address
     pair.run(30 * S)
     stray = [data for _, data, address in pair.bob.sent if address == ("198.51.100.66", 6)]
-    assert len(stray) == 1
+    assert sum(map(len, stray)) <= 3 * len(probe)
 
 
 def test_a_responder_reports_its_own_address_without_probing() -> None:

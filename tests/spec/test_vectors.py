@@ -28,7 +28,7 @@ from kaudp.wire.codec import Body, InitPayload, Options, Parameters, ResponsePay
 from kaudp.wire.grammar import FrameType, OptionType
 from kaudp.wire.keys import MasterKey, PresharedKey
 from kaudp.wire.noise import Initiator, Responder
-from kaudp.wire.seal import SessionKeys, session_keys, traffic_key
+from kaudp.wire.seal import OneKey, session_keys, traffic_key
 from kaudp.wire.suites import Carried, NoiseInitiation, OpenedNoiseInit, open_init
 
 FOLDER = Path(__file__).parents[2] / "spec" / "vectors"
@@ -58,7 +58,7 @@ def unhexed(value: Any) -> Any:
 
 def receiving_channel(vector: dict[str, Any]) -> Channel:
     key = AESGCM(bytes.fromhex(vector["traffic_key"]))
-    channel = Channel(bytes.fromhex(vector["session_id"]), bytes(8), SessionKeys(key, key), 0)
+    channel = Channel(bytes.fromhex(vector["session_id"]), bytes(8), OneKey(key), 0)
     channel.last_sent = vector.get("highest_sent", 0xFFFF_FFFF)
     return channel
 
@@ -70,7 +70,7 @@ def open_frame(vector: dict[str, Any]) -> Body:
     channel = receiving_channel(vector)
     if header.receiver_session_id != channel.local_id:
         raise Refused(DropReason.UNKNOWN_SESSION)
-    return channel.accept(header, channel.unseal(header, data), 0)[0]
+    return channel.accept(header, channel.unseal(header, data, 0), 0)[0]
 
 
 def expected_options(listed: list[dict[str, Any]]) -> Options:
@@ -458,7 +458,7 @@ def test_carried_frames_parse_and_build(vector: dict[str, Any]) -> None:
         session_id, rest = codec.parse_carried(frame)
         assert (session_id.hex(), rest) == (header["session_id"], plaintext)
         assert codec.build_carried(frame_type, session_id, plaintext) == frame
-        assert codec.response_session_id(frame) == session_id
+        assert codec.answered_session_id(frame) == session_id
         assert parsed_payload(frame_type, rest) == expected_payload(frame_type, vector["payload"])
         return
     parsed = codec.parse_transport_header(frame)

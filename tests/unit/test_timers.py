@@ -64,7 +64,7 @@ def test_a_queue_never_wakes_late_and_forgets_nobody(seed: int, steps: int, coun
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 40)), max_size=60))
 def test_an_allowance_is_never_exceeded_in_any_window(requests: list[tuple[int, int]]) -> None:
-    """KA-7.7-3 KA-8.6-3."""
+    """KA-7.7-3 KA-8.7-2."""
     allowance, now, granted = Allowance(100), 0, []
     for step, amount in requests:
         now += step
