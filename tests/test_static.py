@@ -13,6 +13,7 @@ CHECKS = {
     "mypy": ["mypy"],
     "import-linter": ["lint-imports"],
     "vectors are what the script makes": [sys.executable, "spec/vectors/generate.py", "--check"],
+    "the lock is that of the text": [sys.executable, "spec/lock.py", "--check"],
 }
 
 

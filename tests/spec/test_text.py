@@ -24,29 +24,13 @@ from kaudp.errors import DropReason
 from kaudp.events import CloseReason, State
 from kaudp.units import SECOND
 from kaudp.wire import grammar
+from spec import lock
+from tests.spec import tracing
 from tests.spec.diagrams import diagram, fields
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "spec" / "kaudp.md").read_text()
 EXCEPTIONS = tomllib.loads((Path(__file__).parent / "exceptions.toml").read_text())
-KEYWORD = re.compile(r"\b(MUST NOT|MUST|SHOULD NOT|SHOULD|MAY)\b")
-REQUIREMENT = re.compile(r"^\[(KA-[0-9.]+-[0-9]+)\] (.*?)(?=\n\n|\Z)", re.M | re.S)
-CITATION = re.compile(r"\b(KA-[0-9.]+-[0-9]+)\b(?:( to |, -)(?:KA-[0-9.]+-)?([0-9]+)\b)?")
-REQUIREMENTS = dict(REQUIREMENT.findall(TEXT))
-
-
-def cited(*folders: str) -> set[str]:
-    """Collect the ids that the Python files of some folders cite, ranges spelled out."""
-    found: set[str] = set()
-    for folder in folders:
-        for path in sorted((ROOT / folder).rglob("*.py")):
-            for first, joint, last in CITATION.findall(path.read_text()):
-                found.add(first)
-                if joint:
-                    stem, start = first.rsplit("-", 1)
-                    numbers = range(int(start), int(last) + 1) if joint == " to " else [int(last)]
-                    found |= {f"{stem}-{number}" for number in numbers}
-    return found
 
 
 def section(number: str) -> str:
@@ -73,46 +57,13 @@ def table(part: str, first_column: str) -> list[list[str]]:
     return body
 
 
-def test_ids_are_unique_and_named_after_their_section() -> None:
-    ids = [match[0] for match in REQUIREMENT.findall(TEXT)]
-    assert len(ids) == len(set(ids))
-    current = ""
-    for line in TEXT.splitlines():
-        if heading := re.match(r"#+ (\d+(?:\.\d+)?)\.? ", line):
-            current = heading[1]
-        if requirement := re.match(r"\[KA-([0-9.]+)-\d+\]", line):
-            assert requirement[1] == current, line
+def test_ids_and_keywords_are_as_section_1_says() -> None:
+    assert lock.faults(TEXT) == []
 
 
-@pytest.mark.parametrize("identifier", REQUIREMENTS)
-def test_a_requirement_has_exactly_one_keyword(identifier: str) -> None:
-    assert len(KEYWORD.findall(REQUIREMENTS[identifier])) == 1
-
-
-def test_no_keyword_stands_outside_of_a_requirement() -> None:
-    rest = REQUIREMENT.sub("", TEXT.split("### 1.2", 1)[1])
-    assert not KEYWORD.findall(rest)
-
-
-def test_every_id_cited_exists() -> None:
-    assert cited("kaudp", "tests", "fuzz") - set(REQUIREMENTS) == set()
-
-
-def test_every_exception_is_needed_and_has_a_reason() -> None:
-    for place in ("code", "tests"):
-        found = cited("kaudp") if place == "code" else cited("tests")
-        for identifier, reason in EXCEPTIONS[place].items():
-            assert identifier in REQUIREMENTS
-            assert identifier not in found, f"{identifier} is cited: no exception is needed"
-            assert len(reason) > 20
-
-
-@pytest.mark.parametrize("identifier", REQUIREMENTS)
-def test_a_must_is_cited_by_code_and_by_a_test(identifier: str) -> None:
-    if "MUST" not in REQUIREMENTS[identifier]:
-        return
-    assert identifier in cited("kaudp") | set(EXCEPTIONS["code"]), "no code cites it"
-    assert identifier in cited("tests") | set(EXCEPTIONS["tests"]), "no test cites it"
+def test_code_and_tests_cite_each_must_and_nothing_else() -> None:
+    """Whether the tests that cite it ran shows at the end of a whole run."""
+    assert tracing.faults(TEXT, ROOT, EXCEPTIONS) == []
 
 
 @pytest.mark.parametrize(
