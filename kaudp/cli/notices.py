@@ -12,12 +12,16 @@ from kaudp.events import (
     ConnectFailed,
     Event,
     IntervalAdjusted,
+    IntervalChanged,
+    KeyChanged,
+    KeyChangeFailed,
     ModeChosen,
     OwnAddressChanged,
     PeerAddressChanged,
     PeerPaused,
     PeerRestarted,
     QuicMode,
+    SessionAdminDown,
     SessionClosed,
     SessionDown,
     SessionHalfOpen,
@@ -66,6 +70,10 @@ def _paused(event: PeerPaused) -> str:
     return f"no judgement for {span(event.duration)}" if event.duration else "the pause is over"
 
 
+def _admin_down(event: SessionAdminDown) -> str:
+    return f"taken down by an operator {'there' if event.by_peer else 'here'}"
+
+
 def _interval(event: IntervalAdjusted) -> str:
     return f"warning: {span(event.interval)} instead of {span(event.asked)}: {event.why}"
 
@@ -89,6 +97,16 @@ KINDS: Final[dict[type[Event], Kind]] = {
     ),
     OwnAddressChanged: Kind("OWN_ADDRESS_CHANGED", None, _own_address),
     PeerPaused: Kind("PEER_PAUSED", None, _paused),
+    SessionAdminDown: Kind("ADMIN_DOWN", State.ADMIN_DOWN, _admin_down),
+    IntervalChanged: Kind(
+        "INTERVAL_CHANGED",
+        None,
+        lambda event: f"from {span(event.previous)} to {span(event.interval)}",
+    ),
+    KeyChanged: Kind("KEY_CHANGED", None, lambda event: f"now under key {event.key_id.hex()}"),
+    KeyChangeFailed: Kind(
+        "KEY_CHANGE_FAILED", None, lambda event: f"no answer under key {event.key_id.hex()}"
+    ),
     ModeChosen: Kind("MODE", None, lambda event: f"{event.mode.value}: {event.why}"),
     IntervalAdjusted: Kind("INTERVAL_ADJUSTED", None, _interval),
 }
@@ -113,7 +131,9 @@ def event_facts(event: Event) -> dict[str, Any]:
         "event": type(event).__name__,
     }
     for field in fields(event)[2:]:
-        facts[field.name] = _plain(field.name, getattr(event, field.name))
+        value = getattr(event, field.name)
+        both = isinstance(event, IntervalChanged)
+        facts[field.name] = seconds(value) if both else _plain(field.name, value)
     return facts
 
 
@@ -122,6 +142,8 @@ def _plain(name: str, value: Any) -> Any:  # noqa: ANN401
         return value.value
     if isinstance(value, Enum):
         return value.name
+    if isinstance(value, bytes):
+        return value.hex()
     if name in _DURATIONS:
         return seconds(value)
     if value is None or isinstance(value, int | str):

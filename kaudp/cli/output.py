@@ -12,6 +12,7 @@ _COLOURS: Final = {
     State.SUSPECT: "33",
     State.HALF_OPEN: "35",
     State.DOWN: "31",
+    State.ADMIN_DOWN: "36",
 }
 
 

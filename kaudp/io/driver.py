@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
+from time import time_ns
 from typing import Final
 
 from kaudp.config import Config
@@ -23,11 +24,22 @@ Transmit = Callable[[bytes, Address], object]
 
 
 def production_endpoint(
-    config: Config | None, keys: KeySource | Carried, accept: bool | AcceptHook = False
+    config: Config | None,
+    keys: KeySource | Carried,
+    accept: bool | AcceptHook = False,
+    *,
+    instance_id: bytes | None = None,
 ) -> Endpoint:
     """Make an endpoint that draws its randomness from the operating system."""
-    rng = Random(os.urandom(16))
-    return Endpoint(config or Config(), keys=keys, rng=rng, entropy=os.urandom, accept=accept)
+    return Endpoint(
+        config or Config(),
+        keys=keys,
+        rng=Random(os.urandom(16)),
+        entropy=os.urandom,
+        accept=accept,
+        instance_id=instance_id,
+        utc_offset=time_ns() - now_ns(),
+    )
 
 
 class Driver:

@@ -42,6 +42,7 @@ def connect(
     mode: Mode = "auto",
     alpn: str | Sequence[str] = QUIC_ALPN,
     qlog: Path | None = None,
+    instance_id: bytes | None = None,
 ) -> AbstractAsyncContextManager[Connection]:
     """Keep a heartbeat with a peer, on a socket of its own, for the length of an `async with`.
 
@@ -49,7 +50,9 @@ def connect(
     needs in `quic`, the `mode`, and the `alpn` to offer where `quic` names none. Entering looks
     the name up and sends the first packet; whether anybody answers is told by
     `session.events()`: `SessionUp`, or `ConnectFailed` after `Config.connect_timeout_ms`.
-    What happens is noted in the file `qlog`.
+    What happens is noted in the file `qlog`. An `instance_id` of 8 bytes, kept across restarts,
+    is told to peers over UDP. An `instance_id` of 8 bytes, kept across restarts,
+    lets the peer report `PeerRestarted` and go on with its session; over UDP only.
     Raises `AddressError` and `ConfigError`.
     """
     scheme, host, port = parse_url(url)
@@ -60,10 +63,14 @@ def connect(
         if key is None or quic is not None:
             raise ConfigError("expected key=, and no quic=, for a udp:// URL")
         return _noted(
-            qlog, "client", lambda log: opened(lambda: UdpConnection(host, port, key, chosen, log))
+            qlog,
+            "client",
+            lambda log: opened(lambda: UdpConnection(host, port, key, chosen, log, instance_id)),
         )
-    if key is not None:
-        raise ConfigError("expected no key= for a quic:// URL: TLS authenticates the server")
+    if key is not None or instance_id is not None:
+        raise ConfigError(
+            "expected no key= and no instance_id= for a quic:// URL: TLS authenticates the server"
+        )
     over_quic = quic_module("client").connect
     return _noted(
         qlog,
@@ -82,6 +89,7 @@ def serve(
     max_sessions_per_key: int | None = None,
     quic: QuicConfiguration | None = None,
     qlog: Path | None = None,
+    instance_id: bytes | None = None,
 ) -> AbstractAsyncContextManager[Server]:
     """Accept sessions, on a socket of its own, for the length of an `async with`.
 
@@ -102,7 +110,9 @@ def serve(
         return _noted(
             qlog,
             "server",
-            lambda log: opened(lambda: server(host, port, quic, chosen, accept, keys, log)),
+            lambda log: opened(
+                lambda: server(host, port, quic, chosen, accept, keys, log, instance_id)
+            ),
         )
     if scheme == "quic":
         raise ConfigError("expected quic=QuicConfiguration(...) with a certificate for quic://")
@@ -111,7 +121,7 @@ def serve(
     return _noted(
         qlog,
         "server",
-        lambda log: opened(lambda: UdpServer(host, port, keys, chosen, accept, log)),
+        lambda log: opened(lambda: UdpServer(host, port, keys, chosen, accept, log, instance_id)),
     )
 
 

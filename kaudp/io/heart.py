@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import select
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -17,6 +18,7 @@ from kaudp.events import CloseReason, ConnectFailed, Event, QuicMode, SessionClo
 from kaudp.io.driver import Driver
 from kaudp.io.sockets import READ_BATCH
 from kaudp.units import SECOND
+from kaudp.wire.keys import PresharedKey
 
 CLOSE_TIMEOUT_S: Final = 2.0
 
@@ -73,7 +75,56 @@ class Pollable(Protocol):
         """Give the descriptor."""
 
 
-class Heart(Announcer):
+class SessionVerbs:
+    """What may be done to one of several sessions."""
+
+    def close_session(
+        self, session: Session, reason: CloseReason | int = CloseReason.NORMAL
+    ) -> None:
+        """End one session and tell its peer."""
+        self._on(session, lambda now: session.close(now, reason))
+
+    def pause_session(self, session: Session, seconds: float) -> None:
+        """Ask one peer to expect nothing for a while; 0 ends a pause."""
+        self._on(session, lambda now: session.pause(int(seconds * SECOND), now))
+
+    def change_session_intervals(
+        self,
+        session: Session,
+        *,
+        interval_ms: int | None = None,
+        min_receive_interval_ms: int | None = None,
+    ) -> None:
+        """Probe one peer, or allow it to probe, at another interval; see `IntervalChanged`."""
+        self._on(
+            session,
+            lambda now: session.change_intervals(
+                now, interval_ms=interval_ms, min_receive_interval_ms=min_receive_interval_ms
+            ),
+        )
+
+    def slow_session_down(self, session: Session, min_receive_interval_ms: int) -> None:
+        """Ask one initiator to probe no more often than this."""
+        self._on(session, lambda now: session.slow_down(min_receive_interval_ms, now))
+
+    def take_session_down(self, session: Session) -> None:
+        """Take one session down, as an operator does: nobody is judged meanwhile."""
+        self._on(session, session.admin_down)
+
+    def take_session_up(self, session: Session) -> None:
+        """Take one session up again."""
+        self._on(session, session.admin_up)
+
+    def change_session_key(self, session: Session, key: PresharedKey) -> None:
+        """Go over to another pre-shared key without a gap; see `KeyChanged`. Over UDP only."""
+        self._on(session, lambda now: session.change_key(key.key_id, now))
+
+    def _on(self, session: Session, verb: Callable[[int], object]) -> None:
+        """Do something to a session, with what it is carried by."""
+        raise NotImplementedError
+
+
+class Heart(Announcer, SessionVerbs):
     """An endpoint in a loop. Everything that happens ends in `_settle`: send, tell, re-arm."""
 
     def __init__(self, driver: Driver, on_event: EventCallback | None, max_events: int) -> None:
@@ -94,15 +145,8 @@ class Heart(Announcer):
         """The sessions that are established."""
         return self._driver.endpoint.sessions
 
-    def close_session(
-        self, session: Session, reason: CloseReason | int = CloseReason.NORMAL
-    ) -> None:
-        """End one session and tell its peer."""
-        self._act(lambda now: session.close(now, reason))
-
-    def pause_session(self, session: Session, seconds: float) -> None:
-        """Ask one peer to expect nothing for a while; 0 ends a pause."""
-        self._act(lambda now: session.pause(int(seconds * SECOND), now))
+    def _on(self, session: Session, verb: Callable[[int], object]) -> None:
+        self._act(verb)
 
     def _act(self, verb: Callable[[int], object]) -> None:
         self._driver.act(verb)
@@ -216,6 +260,28 @@ class Connection(Heart):
         """Ask the peer to expect nothing for a while; 0 ends a pause."""
         self.pause_session(self.session, seconds)
 
+    def change_intervals(
+        self, *, interval_ms: int | None = None, min_receive_interval_ms: int | None = None
+    ) -> None:
+        """Probe, or allow to be probed, at another interval; see `IntervalChanged`."""
+        self.change_session_intervals(
+            self.session,
+            interval_ms=interval_ms,
+            min_receive_interval_ms=min_receive_interval_ms,
+        )
+
+    def admin_down(self) -> None:
+        """Take the session down, as an operator does: nobody is judged meanwhile."""
+        self.take_session_down(self.session)
+
+    def admin_up(self) -> None:
+        """Take the session up again."""
+        self.take_session_up(self.session)
+
+    def change_key(self, key: PresharedKey) -> None:
+        """Go over to another pre-shared key without a gap; see `KeyChanged`. Over UDP only."""
+        self.change_session_key(self.session, key)
+
     async def close(self, reason: CloseReason | int = CloseReason.NORMAL) -> None:
         """End the session, tell the peer, let go of what carried it."""
         await self._shut(reason)
@@ -224,31 +290,30 @@ class Connection(Heart):
         return isinstance(event, SessionClosed | ConnectFailed)
 
 
-class Server(Protocol):
+class Server(SessionVerbs, ABC):
     """What accepts sessions; made by `serve`."""
 
     @property
+    @abstractmethod
     def sessions(self) -> list[Session]:
         """The sessions that are established."""
 
     @property
+    @abstractmethod
     def counters(self) -> Counter[DropReason]:
         """Datagrams refused, by reason. Spec: section 12."""
 
     @property
+    @abstractmethod
     def address(self) -> Any:  # noqa: ANN401
         """The socket address that the server is bound to."""
 
+    @abstractmethod
     def events(self) -> AsyncIterator[Event]:
         """Give the events as they come, to the end of the server."""
 
-    def close_session(self, session: Session, reason: CloseReason | int = ...) -> None:
-        """End one session and tell its peer."""
-
-    def pause_session(self, session: Session, seconds: float) -> None:
-        """Ask one peer to expect nothing for a while; 0 ends a pause."""
-
-    async def close(self, reason: CloseReason | int = ...) -> None:
+    @abstractmethod
+    async def close(self, reason: CloseReason | int = CloseReason.SHUTDOWN) -> None:
         """Close all sessions, tell their peers, close the socket."""
 
 

@@ -162,6 +162,8 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
         return value.name.lower()
     if isinstance(value, bool | int | float | str) or value is None:
         return value
+    if isinstance(value, bytes):
+        return value.hex()
     if isinstance(value, tuple):
         return [_plain(part) for part in value]
     return repr(value)

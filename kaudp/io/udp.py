@@ -14,7 +14,7 @@ from kaudp.core.session import Session
 from kaudp.events import CloseReason, Event, SessionDown, State
 from kaudp.io import sockets
 from kaudp.io.driver import Driver, production_endpoint
-from kaudp.io.heart import Connection, EventCallback, Heart
+from kaudp.io.heart import Connection, EventCallback, Heart, Server
 from kaudp.io.qlog import Qlog
 from kaudp.io.sockets import AddressError
 from kaudp.wire.grammar import MAGIC
@@ -83,9 +83,18 @@ class UdpConnection(_SocketHeart, Connection):
     """One session on a UDP socket of its own."""
 
     def __init__(
-        self, host: str, port: int, key: PresharedKey, config: Config, qlog: Qlog | None
+        self,
+        host: str,
+        port: int,
+        key: PresharedKey,
+        config: Config,
+        qlog: Qlog | None,
+        instance_id: bytes | None,
     ) -> None:
-        super().__init__(production_endpoint(config, key), None, config.max_events, qlog)
+        # A mapping, so that a key may be added for `change_key`.
+        self._keys = {key.key_id: key}
+        endpoint = production_endpoint(config, self._keys, instance_id=instance_id)
+        super().__init__(endpoint, None, config.max_events, qlog)
         self._host, self._port, self._key = host, port, key
         self._task: asyncio.Task[None] | None = None
         self._hints = asyncio.Event()
@@ -95,6 +104,11 @@ class UdpConnection(_SocketHeart, Connection):
         if self._task is not None:
             self._task.cancel()
         await self._shut(reason)
+
+    def change_session_key(self, session: Session, key: PresharedKey) -> None:
+        """Go over to another pre-shared key without a gap; see `KeyChanged`."""
+        self._keys[key.key_id] = key
+        super().change_session_key(session, key)
 
     async def _open(self) -> None:
         """Look the name up and start. Raises `AddressError`."""
@@ -156,7 +170,7 @@ class UdpConnection(_SocketHeart, Connection):
             self._driver.act(self._session.note_unreachable)
 
 
-class UdpServer(_SocketHeart):
+class UdpServer(_SocketHeart, Server):
     """An endpoint that accepts sessions on a UDP socket of its own."""
 
     def __init__(
@@ -167,9 +181,11 @@ class UdpServer(_SocketHeart):
         config: Config,
         accept: bool | AcceptHook,
         qlog: Qlog | None,
+        instance_id: bytes | None,
     ) -> None:
         asked = _with_plain_addresses(accept) if callable(accept) else accept
-        super().__init__(production_endpoint(config, keys, asked), None, config.max_events, qlog)
+        endpoint = production_endpoint(config, keys, asked, instance_id=instance_id)
+        super().__init__(endpoint, None, config.max_events, qlog)
         self._host, self._port = host, port
 
     @property
@@ -205,8 +221,9 @@ class Attachment(_SocketHeart):
         accept: bool | AcceptHook,
         on_event: EventCallback | None,
         qlog: Qlog | None,
+        instance_id: bytes | None,
     ) -> None:
-        endpoint = production_endpoint(config, keys, accept)
+        endpoint = production_endpoint(config, keys, accept, instance_id=instance_id)
         super().__init__(endpoint, on_event, config.max_events, qlog)
         shared = transport.get_extra_info("socket")
         if shared is None:
@@ -264,6 +281,7 @@ def attach(
     on_event: EventCallback | None = None,
     ahead_of: asyncio.DatagramProtocol | None = None,
     qlog: Qlog | None = None,
+    instance_id: bytes | None = None,
 ) -> Attachment:
     """Link kaudp into a `DatagramProtocol`: call this in `connection_made`.
 
@@ -271,11 +289,12 @@ def attach(
     name the protocol as `ahead_of`, such as an aioquic server or client on the same socket,
     and kaudp takes the first look by itself. Events go to `on_event`, or else wait in
     `attachment.events()`. Without `config` it is `Config.server()` where sessions are accepted,
-    `Config.wan()` elsewhere. A `QlogFile` as `qlog` notes what happens.
+    `Config.wan()` elsewhere. A `QlogFile` as `qlog` notes what happens. An `instance_id` of 8
+    bytes, kept across restarts, lets peers report `PeerRestarted` and go on with their sessions.
     No option of the socket is changed. Spec: KA-2-7.
     """
     chosen = config or (Config.server() if accept else Config.wan())
-    attachment = Attachment(transport, keys, chosen, accept, on_event, qlog)
+    attachment = Attachment(transport, keys, chosen, accept, on_event, qlog, instance_id)
     if ahead_of is not None:
         _look_first(attachment, ahead_of)
     return attachment

@@ -48,7 +48,9 @@ def test_a_key_used_twice_makes_other_traffic_keys() -> None:
     """KA-4.1-3: a restart cannot repeat a nonce, because the keys are new."""
     first, second = Pair("one").up(), Pair("two").up()
     nonce = bytes(12)
-    sealed = [p.session._channel._keys._sending.aead.encrypt(nonce, b"", None) for p in (first, second)]
+    sealed = [
+        p.session._channel._keys._sending.aead.encrypt(nonce, b"", None) for p in (first, second)
+    ]
     assert sealed[0] != sealed[1]
 
 

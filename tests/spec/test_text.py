@@ -8,11 +8,17 @@ from typing import Any
 import pytest
 
 from kaudp.core import (
+    administration,
+    agreement,
     cadence,
     channel,
+    clocks,
+    cookies,
     handshake,
     liveness,
+    paths,
     pause,
+    push_back,
     replay,
     routes,
     rtt,
@@ -182,6 +188,12 @@ def test_constants() -> None:
         channel,
         cadence,
         session,
+        administration,
+        agreement,
+        clocks,
+        cookies,
+        paths,
+        push_back,
     )
     units = {"": 1, "s": SECOND, "ms": SECOND // 1000}
     for name, value, *_ in table(section("11"), "name"):

@@ -37,6 +37,9 @@ def options(close_reason: st.SearchStrategy[int | None]) -> st.SearchStrategy[Op
         close_reason=close_reason,
         path_challenge=st.none() | EIGHT,
         path_response=st.none() | EIGHT,
+        next_key=st.none() | st.binary(min_size=16, max_size=16),
+        admin=st.none() | st.integers(0, 1),
+        clock_us=st.none() | st.integers(0, 2**64 - 1),
     )
 
 

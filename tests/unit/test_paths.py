@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kaudp.core.paths import OwnAddress, PeerPath, Seen, address_bytes, address_from_bytes
+from kaudp.core.paths import (
+    OwnAddress,
+    PeerPath,
+    Seen,
+    Validation,
+    address_bytes,
+    address_from_bytes,
+)
 from kaudp.io.sockets import UdpAddress
 
 
@@ -34,26 +41,45 @@ def test_an_opaque_address_has_no_canonical_bytes(address: object) -> None:
     assert address_bytes(address) is None
 
 
-def test_a_path_moves_when_the_candidate_confirms_what_it_was_sent() -> None:
-    """KA-9.1-2."""
+def test_one_validation_at_a_time() -> None:
+    """KA-9.3-1 KA-9.3-5."""
     path = PeerPath("old")
-    assert not path.received("new", 10)
-    path.sent("new", 11)
-    path.sent("new", 12)
-    assert not path.received("new", 10)
-    assert not path.received("new", 13), "that one went to the old address"
-    assert path.received("new", 11)
-    assert path.address == "new"
+    assert not path.newest_came_from("old", 64, 0)
+    assert path.newest_came_from("new", 64, 0)
+    assert not path.newest_came_from("newer", 64, 1)
+    path.end_validation(not_before=10)
+    assert not path.newest_came_from("newer", 64, 9)
+    assert path.newest_came_from("newer", 64, 10)
 
 
-def test_an_answer_from_the_old_address_wins() -> None:
-    """KA-9.1-2."""
+def test_a_new_address_gets_three_times_what_came_from_it() -> None:
+    """KA-9.1-3 KA-9.3-6."""
     path = PeerPath("old")
-    path.received("new", 10)
-    path.sent("new", 11)
-    path.received("old", 11)
-    assert not path.received("new", 11)
-    assert path.address == "old"
+    path.newest_came_from("new", 64, 0)
+    validation = path.validation
+    assert validation is not None
+    assert validation.allows(192)
+    assert not validation.allows(193)
+    path.sent("new", 100)
+    path.sent("old", 1000)
+    assert not validation.allows(93)
+    path.received("new", 64)
+    path.received("old", 1000)
+    assert validation.allows(284)
+    assert not validation.allows(285)
+
+
+def test_an_address_answers_by_the_challenge_that_was_sent_there() -> None:
+    """KA-9.3-3 KA-9.3-4."""
+    validation = Validation("new", 64)
+    validation.challenged(b"to old", old=True)
+    validation.challenged(b"to new", old=False)
+    validation.challenged(b"to new again", old=False)
+    assert not validation.old_answers(b"guessed")
+    assert not validation.answered
+    assert not validation.old_answers(b"to new")
+    assert validation.answered
+    assert validation.old_answers(b"to old")
 
 
 def test_own_address() -> None:

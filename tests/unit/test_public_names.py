@@ -12,6 +12,7 @@ PUBLIC = {
     *("KaudpError", "KeyFormatError", "KeySource", "MasterKey", "OwnAddressChanged"),
     *("PeerAddressChanged", "PeerPaused", "PeerRestarted", "PresharedKey", "RoundTrip", "Server"),
     *("Session", "SessionClosed", "SessionDown", "SessionHalfOpen", "SessionStateError"),
+    *("IntervalChanged", "KeyChanged", "KeyChangeFailed", "SessionAdminDown"),
     *("SessionSuspect", "SessionUp", "State", "Stats", "attach", "connect", "serve"),
 }
 
@@ -47,5 +48,8 @@ def test_signatures_of_the_core() -> None:
     assert shown["receive_datagram"].endswith("now: int) -> bool")
     assert shown["handle_timer"] == "(self, now: int) -> None"
     assert shown["next_timer"] == "(self) -> int | None"
-    for verb in ("close", "pause", "note_application_received", "note_application_sent"):
+    for verb in (
+        *("close", "pause", "note_application_received", "note_application_sent"),
+        *("change_intervals", "slow_down", "admin_down", "admin_up", "change_key"),
+    ):
         assert "now" in inspect.signature(getattr(kaudp.Session, verb)).parameters

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from kaudp.core.session import Session
 from kaudp.errors import ConfigError, DropReason
 from kaudp.events import QUIC_ALPN, CloseReason
 from kaudp.io import sockets
-from kaudp.io.heart import Announcer, Heart
+from kaudp.io.heart import Announcer, Heart, Server
 from kaudp.io.qlog import Qlog
 from kaudp.io.quic import internals
 from kaudp.io.quic.attachment import QuicAttachment
@@ -29,7 +30,7 @@ from kaudp.wire.keys import KeySource
 TOO_MANY: Final = CloseReason.ADMINISTRATIVE
 
 
-class QuicServer(Announcer):
+class QuicServer(Announcer, Server):
     """Accepts sessions on QUIC, one a connection, and on UDP where keys are given. KA-14.9-1."""
 
     def __init__(
@@ -41,8 +42,10 @@ class QuicServer(Announcer):
         accept: bool | AcceptHook,
         keys: KeySource | None,
         qlog: Qlog | None,
+        instance_id: bytes | None,
     ) -> None:
         super().__init__(None, config.max_events)
+        self._instance_id = instance_id
         self._host, self._port = host, port
         self._config = config
         self._accept = accept
@@ -70,17 +73,9 @@ class QuicServer(Announcer):
         """The socket address that the server is bound to."""
         return internals.server_transport(self._server).get_extra_info("sockname")
 
-    def close_session(
-        self, session: Session, reason: CloseReason | int = CloseReason.NORMAL
-    ) -> None:
-        """End one session and tell its peer; its QUIC connection ends too."""
+    def _on(self, session: Session, verb: Callable[[int], object]) -> None:
         for heart in self._hearts_of(session):
-            heart.close_session(session, reason)
-
-    def pause_session(self, session: Session, seconds: float) -> None:
-        """Ask one peer to expect nothing for a while; 0 ends a pause."""
-        for heart in self._hearts_of(session):
-            heart.pause_session(session, seconds)
+            heart._on(session, verb)
 
     async def close(self, reason: CloseReason | int = CloseReason.SHUTDOWN) -> None:
         """Close all sessions, tell their peers, close their connections and the socket."""
@@ -118,6 +113,7 @@ class QuicServer(Announcer):
                 on_event=self._tell,
                 ahead_of=self._server,
                 qlog=self._qlog,
+                instance_id=self._instance_id,
             )
 
     def _make(
