@@ -177,9 +177,10 @@ class Reception:
         due = {0, self._answers_due()} if worn_out else {self._answers_due()}
         assert len(answers) in due, f"KA-8.3-1: {len(answers)} answers"
         # A REPLY or RESPONSE, and one probe: to ask for the own address, or the first of a session;
-        # and CLOSE when one of those took the last packet number.
+        # a challenge to each address; and CLOSE when one of those took the last packet number.
         counted = [item for item in sent if item[0][1] != FrameType.CLOSE]
-        assert len(counted) <= 2, f"{len(counted)} datagrams for one"
+        validates = self._session is not None and self._session._path.validation is not None
+        assert len(counted) <= (4 if validates else 2), f"{len(counted)} datagrams for one"
         for answer, address in answers:
             assert address == self._source, f"KA-8.3-2: answered to {address}"
             told = ADDRESS_SEEN_BYTES if answer[1:4:2] == CARRIED_RESPONSE else 0
@@ -188,6 +189,8 @@ class Reception:
             if answer[1] == FrameType.RESPONSE:
                 assert answer[4:12] == self._data[4:12], "KA-4.3-1: answers another INIT"
         homes = {session.address for session in self._side.known}
+        paths = [session._path.validation for session in self._side.known]
+        homes |= {validation.address for validation in paths if validation is not None}
         for _, address in (item for item in sent if item not in answers):
             assert address in homes, f"KA-9.1-2: sent to {address}, which is no session's"
 

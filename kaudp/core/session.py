@@ -718,7 +718,7 @@ class Session:
             if self._path.validation is not None:
                 self._stay(now)
         elif self._credential.validates_path:
-            self._move(address, now)
+            self._follow(address, now)
         elif self._path.newest_came_from(address, size, now) and self._path.validation:
             self._challenge(self._path.validation, now)
 
@@ -883,6 +883,13 @@ class Session:
         previous = self._path.address
         self._go_to(address)
         self._context.outbox.emit(PeerAddressChanged(self, now, previous, address))
+
+    def _follow(self, address: Address, now: int) -> None:
+        """Go where QUIC leads; it may not have known before its handshake. Spec: KA-14.8-2."""
+        if self._path.address is None:
+            self._go_to(address)
+        else:
+            self._move(address, now)
 
     def _go_to(self, address: Address) -> None:
         self._path = PeerPath(address)

@@ -82,11 +82,11 @@ class SessionVerbs:
         self, session: Session, reason: CloseReason | int = CloseReason.NORMAL
     ) -> None:
         """End one session and tell its peer."""
-        self._on(session, lambda now: session.close(now, reason))
+        self.act_on(session, lambda now: session.close(now, reason))
 
     def pause_session(self, session: Session, seconds: float) -> None:
         """Ask one peer to expect nothing for a while; 0 ends a pause."""
-        self._on(session, lambda now: session.pause(int(seconds * SECOND), now))
+        self.act_on(session, lambda now: session.pause(int(seconds * SECOND), now))
 
     def change_session_intervals(
         self,
@@ -96,7 +96,7 @@ class SessionVerbs:
         min_receive_interval_ms: int | None = None,
     ) -> None:
         """Probe one peer, or allow it to probe, at another interval; see `IntervalChanged`."""
-        self._on(
+        self.act_on(
             session,
             lambda now: session.change_intervals(
                 now, interval_ms=interval_ms, min_receive_interval_ms=min_receive_interval_ms
@@ -105,22 +105,22 @@ class SessionVerbs:
 
     def slow_session_down(self, session: Session, min_receive_interval_ms: int) -> None:
         """Ask one initiator to probe no more often than this."""
-        self._on(session, lambda now: session.slow_down(min_receive_interval_ms, now))
+        self.act_on(session, lambda now: session.slow_down(min_receive_interval_ms, now))
 
     def take_session_down(self, session: Session) -> None:
         """Take one session down, as an operator does: nobody is judged meanwhile."""
-        self._on(session, session.admin_down)
+        self.act_on(session, session.admin_down)
 
     def take_session_up(self, session: Session) -> None:
         """Take one session up again."""
-        self._on(session, session.admin_up)
+        self.act_on(session, session.admin_up)
 
     def change_session_key(self, session: Session, key: PresharedKey) -> None:
         """Go over to another pre-shared key without a gap; see `KeyChanged`. Over UDP only."""
-        self._on(session, lambda now: session.change_key(key.key_id, now))
+        self.act_on(session, lambda now: session.change_key(key.key_id, now))
 
-    def _on(self, session: Session, verb: Callable[[int], object]) -> None:
-        """Do something to a session, with what it is carried by."""
+    def act_on(self, session: Session, verb: Callable[[int], object]) -> None:
+        """Do something to a session that takes `now`, in ns."""
         raise NotImplementedError
 
 
@@ -145,7 +145,8 @@ class Heart(Announcer, SessionVerbs):
         """The sessions that are established."""
         return self._driver.endpoint.sessions
 
-    def _on(self, session: Session, verb: Callable[[int], object]) -> None:
+    def act_on(self, session: Session, verb: Callable[[int], object]) -> None:
+        """Do something to a session that takes `now`, in ns."""
         self._act(verb)
 
     def _act(self, verb: Callable[[int], object]) -> None:

@@ -16,6 +16,9 @@ from kaudp.events import (
     DownReason,
     Event,
     IntervalAdjusted,
+    IntervalChanged,
+    KeyChanged,
+    KeyChangeFailed,
     ModeChosen,
     OwnAddressChanged,
     PeerAddressChanged,
@@ -23,6 +26,7 @@ from kaudp.events import (
     PeerRestarted,
     QuicMode,
     RoundTrip,
+    SessionAdminDown,
     SessionClosed,
     SessionDown,
     SessionHalfOpen,
@@ -52,6 +56,10 @@ TOLD = [
     (PeerPaused(SESSION, 0, 2 * SECOND), "no judgement for 2 s"),
     (PeerPaused(SESSION, 0, 0), "the pause is over"),
     (ModeChosen(SESSION, 0, QuicMode.PING, "ALPN is h3"), "MODE: ping: ALPN is h3"),
+    (SessionAdminDown(SESSION, 0, State.UP, True), "ADMIN_DOWN: taken down by an operator there"),
+    (IntervalChanged(SESSION, 0, SECOND, 5 * SECOND), "from 1 s to 5 s"),
+    (KeyChanged(SESSION, 0, b"a", b"b"), "KEY_CHANGED: now under key 62"),
+    (KeyChangeFailed(SESSION, 0, b"b"), "no answer under key 62"),
     (IntervalAdjusted(SESSION, 0, 2 * SECOND, SECOND, "idle"), "warning: 1 s instead of 2 s: idle"),
 ]
 

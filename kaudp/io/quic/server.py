@@ -73,9 +73,10 @@ class QuicServer(Announcer, Server):
         """The socket address that the server is bound to."""
         return internals.server_transport(self._server).get_extra_info("sockname")
 
-    def _on(self, session: Session, verb: Callable[[int], object]) -> None:
+    def act_on(self, session: Session, verb: Callable[[int], object]) -> None:
+        """Do something to a session that takes `now`, in ns."""
         for heart in self._hearts_of(session):
-            heart._on(session, verb)
+            heart.act_on(session, verb)
 
     async def close(self, reason: CloseReason | int = CloseReason.SHUTDOWN) -> None:
         """Close all sessions, tell their peers, close their connections and the socket."""
