@@ -70,6 +70,11 @@ def _parser_inputs() -> Iterator[tuple[str, bytes]]:
     for test in _tests("derivations"):
         if test["function"] == "cookie":
             yield f"{test['id']}.cookie", bytes.fromhex(test["expected"]["frame"])
+    for test in _tests("cookies"):
+        if test["kind"] == "asked":
+            yield f"{test['id']}.init", bytes.fromhex(test["init"])
+        elif test["kind"] == "received":
+            yield f"{test['id']}.cookie", bytes.fromhex(test["frame"])
     yield from _carried_parser_inputs()
 
 

@@ -1,8 +1,9 @@
 """Write the golden test vectors of kaudp/1 next to this file.
 
 They follow from the text of spec/kaudp.md alone: bytes are packed by hand, handshakes are worked
-out step by step and checked against `noiseprotocol`. Nothing of the library is imported, so that
-a vector and the library agree only if both agree with the text.
+out step by step and checked against `noiseprotocol`; what happens in a session is played here by
+the rules alone. Nothing of the library is imported, so that a vector and the library agree only if
+both agree with the text.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import ipaddress
 import json
 import random
+import re
 import struct
 import sys
 import warnings
@@ -22,25 +24,27 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from clocks import CLOCKS, clock_tests
+from common import MICROSECOND, MILLISECOND, SECOND, U16, U32, U64, Json, described
+from control import CONTROL, control_tests
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
+from negotiation import NEGOTIATION, negotiation_tests
 from noise.connection import Keypair, NoiseConnection
+from paths import PATHS, path_tests
 
 INIT, RESPONSE, COOKIE, PROBE, REPLY, CLOSE = 0x01, 0x02, 0x03, 0x08, 0x09, 0x0A
 MAGIC, VERSION, SUITE = 0x0B, 0x81, 0x01
 UP, SUSPECT, HALF_OPEN, DOWN, ADMIN_DOWN, CLOSED = range(1, 7)
-U16, U32, U64 = 2**16 - 1, 2**32 - 1, 2**64 - 1
-MICROSECOND, MILLISECOND, SECOND = 10**3, 10**6, 10**9
 TAG_BYTES = 16
+TEXT = Path(__file__).parents[1] / "kaudp.md"
 NOT_CONSUMED = {"not_kaudp", "unknown_session", "unknown_key", "bad_tag"}
 
 # The verdict depends on the session, here on `highest_sent`.
 NEEDS_SESSION = "needs-session"
 # The text refuses the frame but names no reason: `reason` is how this file's author reads it.
-
-Json = dict[str, Any]
 
 
 def main() -> int:
@@ -59,14 +63,21 @@ def main() -> int:
 
 
 def vector_files() -> Iterator[tuple[Path, str]]:
+    known = set(re.findall(r"^\[(KA-[0-9.]+-[0-9]+)\]", TEXT.read_text(encoding="utf-8"), re.M))
     for algorithm, draft, description, tests in (
-        ("frames", 1, FRAMES, frame_tests()),
-        ("handshake", 1, HANDSHAKE, handshake_tests()),
-        ("derivations", 1, DERIVATIONS, derivation_tests()),
-        ("cadence", 1, CADENCE, cadence_tests()),
-        ("replay", 1, REPLAY, replay_tests()),
+        ("frames", 3, FRAMES, frame_tests()),
+        ("handshake", 3, HANDSHAKE, handshake_tests()),
+        ("cookies", 3, COOKIES, cookie_tests()),
+        ("phases", 3, PHASES, phase_tests()),
+        ("derivations", 3, DERIVATIONS, derivation_tests()),
+        ("cadence", 3, CADENCE, cadence_tests()),
+        ("negotiation", 3, NEGOTIATION, negotiation_tests()),
+        ("control", 3, CONTROL, control_tests()),
+        ("replay", 3, REPLAY, replay_tests()),
         ("rtt", 1, RTT, rtt_tests()),
-        ("carried", 2, CARRIED, carried_tests()),
+        ("clocks", 3, CLOCKS, clock_tests()),
+        ("paths", 3, PATHS, path_tests()),
+        ("carried", 3, CARRIED, carried_tests()),
     ):
         content = {
             "algorithm": algorithm,
@@ -77,20 +88,9 @@ def vector_files() -> Iterator[tuple[Path, str]]:
         }
         ids = [test["id"] for test in content["tests"]]
         assert len(ids) == len(set(ids)), f"an id stands twice in {algorithm}"
+        cited = {number for test in content["tests"] for number in test["requirements"]}
+        assert cited <= known, f"{algorithm} cites what the text does not hold: {cited - known}"
         yield Path(__file__).with_name(f"{algorithm}.json"), json.dumps(content, indent=1) + "\n"
-
-
-def described(
-    test_id: str, requirements: str, comment: str, flags: Iterable[str] = (), **content: Any
-) -> Json:
-    """Begin a test; `requirements` are ids without "KA-", between spaces."""
-    return {
-        "id": test_id,
-        "requirements": [f"KA-{number}" for number in requirements.split()],
-        "comment": comment,
-        **({"flags": list(flags)} if flags else {}),
-        **content,
-    }
 
 
 def verdict(reason: str | None) -> Json:
@@ -114,11 +114,12 @@ def flip(data: bytes, offset: int, bit: int = 0x01) -> bytes:
 # ---- frames.json: transport frames (3.6, 3.7, 3.8, 4.4) ----
 
 FRAMES = (
-    "One datagram at a receiver that has a session with the id `session_id`, whose frames open "
-    "with `traffic_key`. The packet number was not received before and, unless `highest_sent` "
-    "tells otherwise, the receiver has sent what `highest_received` names. `header` is decoded "
-    "from any datagram of 20 bytes or more; `aad`, `nonce` and `plaintext` are given where the "
-    "datagram is consumed, `body` and `options` where it is valid."
+    "One datagram at a receiver that has a session with the id `session_id`. `traffic_key` is that "
+    "of the phase which bit 0 of the frame's `flags` tells. The packet number was not received "
+    "before and, unless `highest_sent` tells otherwise, the receiver has sent what "
+    "`highest_received` names. `header` is decoded from any datagram of 20 bytes or more; `aad`, "
+    "`nonce` and `plaintext` are given where the datagram is consumed, `body` and `options` where "
+    "it is valid."
 )
 SESSION_ID = bytes.fromhex("5e5510a1b2c3d4e5")
 TRAFFIC_KEY = bytes(range(0x40, 0x60))
@@ -197,6 +198,18 @@ def plain_frames() -> Iterator[Json]:
         "Every field has its greatest legal value, packet number 2^32-1 included.",
         Frame(REPLY, packet_number=U32, body=GREATEST_BODY),
     )
+    yield frame_test(
+        "flags-01",
+        "4.4-5",
+        "A PROBE of an odd phase; bit 0 is part of the additional data.",
+        Frame(flags=1),
+    )
+    yield frame_test(
+        "flags-01-reply",
+        "4.4-5",
+        "A REPLY of an odd phase.",
+        Frame(REPLY, flags=1, key=fixed("other traffic key", 32)),
+    )
     for number in (2**16, 2**31, U32):
         yield frame_test(
             f"packet-number-{number}",
@@ -241,14 +254,59 @@ def frames_with_options() -> Iterator[Json]:
         ("parameters-greatest", "3.8-3", "The greatest legal values.", [greatest]),
         ("parameters-smallest", "3.8-3", "The smallest legal values.", [smallest]),
         ("parameters-features", "3.3-1", "Unknown bits do no harm.", [parameters(features=U16)]),
-        ("pause", "8.6-1", "A pause of one minute.", [pause(60_000)]),
-        ("pause-ends", "8.6-4", "A duration of zero ends the pause.", [pause(0)]),
-        ("pause-longest", "8.6-3", "Legal, though honoured in part.", [pause(U32)]),
+        ("pause", "3.8-3", "A pause of one minute.", [pause(60_000)]),
+        ("pause-ends", "8.7-3", "A duration of zero ends the pause.", [pause(0)]),
+        ("pause-longest", "8.7-2", "Legal, though honoured in part.", [pause(U32)]),
         ("slow-down", "3.8-3", "Half a second.", [slow_down(500_000)]),
         ("slow-down-most", "3.8-3", "The greatest value.", [slow_down(U32)]),
         ("path-challenge", "3.8-3", "8 bytes of data.", [path_challenge(eight)]),
         ("path-response", "3.8-3", "8 bytes of data.", [path_response(eight)]),
-        ("unknown-08", "3.8-1", "The first free type is skipped.", [unknown(0x08, b"new")]),
+        ("slow-down-least", "8.9-1", "The smallest value.", [slow_down(0)]),
+        ("path-challenge-zeros", "9.3-1", "Any data is legal.", [path_challenge(bytes(8))]),
+        ("path-challenge-ones", "9.3-1", "Any data is legal.", [path_challenge(b"\xff" * 8)]),
+        ("path-response-zeros", "9.3-2", "Any data is legal.", [path_response(bytes(8))]),
+        ("path-response-ones", "9.3-2", "Any data is legal.", [path_response(b"\xff" * 8)]),
+        ("next-key", "4.8-1", "The key of the handshake to come.", [next_key(NEXT_KEY_ID)]),
+        ("next-key-zeros", "4.8-1", "Any key id is legal.", [next_key(bytes(16))]),
+        ("next-key-ones", "4.8-1", "Any key id is legal.", [next_key(b"\xff" * 16)]),
+        ("admin-up", "8.10-1", "No longer taken down.", [admin(0)]),
+        ("admin-down", "8.10-1", "Taken down.", [admin(1)]),
+        ("clock", "3.8-3", "Some day in 2025.", [clock(SOME_DAY)]),
+        ("clock-zero", "3.8-3", "The beginning of 1970.", [clock(0)]),
+        ("clock-greatest", "3.8-3", "The greatest value.", [clock(U64)]),
+        ("every-control", "8.6-1", "All control state at once.", control_options()),
+        (
+            "every-control-backwards",
+            "8.6-2",
+            "Options may stand in any order.",
+            control_options()[::-1],
+        ),
+        (
+            "control-between-pads",
+            "8.6-1 9.2-2",
+            "Control state in a probe that makes room for ADDRESS_SEEN.",
+            [pad(0), *control_options(), pad(18)],
+        ),
+        (
+            "challenge-and-control",
+            "8.6-1 9.3-1",
+            "A probe may ask, tell and challenge at once.",
+            [pad(18), pause(60_000), path_challenge(eight), admin(1)],
+        ),
+        (
+            "challenge-and-response",
+            "9.3-1 9.3-2",
+            "Both sides validate at the same time.",
+            [path_challenge(eight), path_response(eight[::-1])],
+        ),
+        ("16-options", "3.8-6", "As many as there may be.", [pad(0)] * 16),
+        (
+            "16-options-of-all-types",
+            "3.8-6",
+            "Known types once each, the rest unknown ones.",
+            [pad(2), *known_options().values(), *[unknown(0x0B + n) for n in range(6)]],
+        ),
+        ("unknown-0b", "3.8-1", "The first free type is skipped.", [unknown(0x0B, b"new")]),
         ("unknown-7f", "3.8-1", "The last type to be skipped.", [unknown(0x7F)]),
         ("unknown-255", "3.8-1", "As long as can be.", [unknown(0x55, bytes(range(255)))]),
         ("unknown-twice", "3.8-3", "May be repeated.", [unknown(0x42, b"a"), unknown(0x42)]),
@@ -262,20 +320,25 @@ def frames_with_options() -> Iterator[Json]:
         "A REPLY tells the address to a probe that was padded for it.",
         Frame(REPLY, (address_seen("198.51.100.77", 61_000),)),
     )
+    for name, options in (
+        ("every-control", tuple(control_options())),
+        ("address-and-control", (address_seen("2001:db8::17", 4433), *control_options())),
+        ("response-and-address", (address_seen("192.0.2.1", 40_000), path_response(eight))),
+        ("admin", (admin(1),)),
+        ("next-key", (next_key(NEXT_KEY_ID),)),
+    ):
+        yield frame_test(
+            f"option-in-reply-{name}",
+            "8.6-1 9.3-2",
+            "A REPLY holds what its request made room for.",
+            Frame(REPLY, options),
+        )
     for reason in (0, 1, 2, 3, 4, 0x8000, U16):
         yield frame_test(
             f"close-reason-{reason}", "3.8-5", "A reason that 6.4 lists.", closing(reason)
         )
-    every_other = (
-        pad(5),
-        address_seen("2001:db8::17", 4433),
-        parameters(),
-        pause(1),
-        slow_down(2),
-        path_challenge(eight),
-        path_response(eight),
-        unknown(0x60, b"later"),
-    )
+    known = known_options() | {"address-seen": address_seen("2001:db8::17", 4433)}
+    every_other = (pad(5), *known.values(), unknown(0x60, b"later"))
     yield frame_test(
         "close-with-every-option",
         "3.8-3 3.8-5",
@@ -391,7 +454,7 @@ def damaged_frames() -> Iterator[Json]:
 
 
 def frames_with_illegal_header() -> Iterator[Json]:
-    for flags in (0x01, 0x02, 0x40, 0x80, 0xFF):
+    for flags in (0x02, 0x03, 0x40, 0x80, 0xFE, 0xFF):
         yield frame_test(
             f"flags-{flags:02x}",
             "2-5 3.6-3",
@@ -523,6 +586,11 @@ def options_of_illegal_value() -> Iterator[Json]:
             "A value outside of the legal range of 3.3.",
             parameters(**{name: 0}),
         )
+    for down in (2, 0x80, 255):
+        yield malformed_frame(f"admin-{down}", "Neither 0 nor 1.", admin(down))
+    yield frame_test(
+        "option-17-pads", "3.8-6", "One too many.", Frame(options=(pad(0),) * 17), "malformed"
+    )
 
 
 def malformed_frame(name: str, comment: str, *options: Json, tail: bytes = b"") -> Json:
@@ -539,7 +607,15 @@ def known_options() -> dict[str, Json]:
         "slow-down": slow_down(500_000),
         "path-challenge": path_challenge(bytes(8)),
         "path-response": path_response(bytes(8)),
+        "next-key": next_key(NEXT_KEY_ID),
+        "admin": admin(1),
+        "clock": clock(SOME_DAY),
     }
+
+
+def control_options() -> list[Json]:
+    """Give one of each option of 8.6."""
+    return [parameters(), pause(60_000), slow_down(500_000), next_key(NEXT_KEY_ID), admin(1)]
 
 
 def frame_test(
@@ -633,7 +709,16 @@ SMALLEST_PARAMETERS = dict.fromkeys(PARAMETERS, 0) | {
     "suspicion_burst": 1,
 }
 PARAMETERS_LAYOUT = ">IIIHH"
-VALUE_LAYOUTS = {0x02: PARAMETERS_LAYOUT, 0x03: ">I", 0x04: ">I", 0x05: ">H"}
+VALUE_LAYOUTS = {
+    0x02: PARAMETERS_LAYOUT,
+    0x03: ">I",
+    0x04: ">I",
+    0x05: ">H",
+    0x09: ">B",
+    0x0A: ">Q",
+}
+NEXT_KEY_ID = fixed("next key id", 16)
+SOME_DAY = 1_760_000_000_000_000  # µs since 1970
 
 
 def pad(length: int, byte: bytes = b"\0") -> Json:
@@ -671,6 +756,18 @@ def path_response(data: bytes) -> Json:
     return {"type": 0x07, "name": "PATH_RESPONSE", "value": {"data": data.hex()}}
 
 
+def next_key(key_id: bytes) -> Json:
+    return {"type": 0x08, "name": "NEXT_KEY", "value": {"key_id": key_id.hex()}}
+
+
+def admin(down: int) -> Json:
+    return {"type": 0x09, "name": "ADMIN", "value": {"down": down}}
+
+
+def clock(utc_us: int) -> Json:
+    return {"type": 0x0A, "name": "CLOCK", "value": {"utc_us": utc_us}}
+
+
 def unknown(code: int, value: bytes = b"") -> Json:
     return {"type": code, "name": None, "value": value.hex()}
 
@@ -685,8 +782,8 @@ def option_content(option: Json) -> bytes:
         return bytes.fromhex(value)
     if code in VALUE_LAYOUTS:
         return struct.pack(VALUE_LAYOUTS[code], *value.values())
-    if "data" in value:
-        return bytes.fromhex(value["data"])
+    if len(value) == 1:
+        return bytes.fromhex(value.get("data") or value["key_id"])
     return struct.pack(">BH", value["family"], value["port"]) + bytes.fromhex(value["address"])
 
 
@@ -738,7 +835,10 @@ def handshake_tests() -> Iterator[Json]:
 
 def whole_handshakes() -> Iterator[Json]:
     yield valid_handshake(
-        "ipv4", "4.1-2 4.3-1 4.4-1", "Over IPv4, under the default key id of the PSK.", Handshake()
+        "ipv4",
+        "4.1-5 4.2-6 4.3-1 4.4-1",
+        "Over IPv4, under the default key id of the PSK.",
+        Handshake(),
     )
     yield valid_handshake(
         "ipv6",
@@ -753,7 +853,7 @@ def whole_handshakes() -> Iterator[Json]:
     )
     yield valid_handshake(
         "ipv4-mapped",
-        "4.3-1 9.2-1",
+        "4.3-1 9.2-4",
         "On a dual-stack socket, where IPv4 addresses look like IPv6.",
         Handshake(
             initiator=replace(INITIATOR, ip="::ffff:192.0.2.44"),
@@ -806,7 +906,7 @@ def whole_handshakes() -> Iterator[Json]:
         Handshake(
             init_parameters={"features": 0xFFFE},
             response_parameters={"features": 0x8000},
-            init_options=(unknown(0x08, b"later"),),
+            init_options=(unknown(0x0B, b"later"),),
             response_options=(unknown(0x7F, b"later"), address_seen(INITIATOR.ip, INITIATOR.port)),
         ),
     )
@@ -815,6 +915,33 @@ def whole_handshakes() -> Iterator[Json]:
         "4.5-1",
         "The cookie is part of the prologue and nothing to a responder that asked for none.",
         Handshake(cookie=fixed("cookie", 16)),
+    )
+    address = address_seen(INITIATOR.ip, INITIATOR.port)
+    for name, comment, init_options, response_options in (
+        ("clocks", "Both sides tell the time of day.", [clock(SOME_DAY)], [clock(SOME_DAY + 17)]),
+        ("clock-of-initiator", "Only the initiator tells it.", [clock(SOME_DAY)], []),
+        ("clock-of-responder", "Only the responder tells it.", [], [clock(SOME_DAY)]),
+        ("clocks-extreme", "The least and the greatest time.", [clock(0)], [clock(U64)]),
+        ("clocks-of-2038", "Around 2^31 s.", [clock(2**31 * 10**6 - 1)], [clock(2**31 * 10**6)]),
+    ):
+        # A responder's PAD keeps the order of 3.8 in sight, an initiator's makes room for it.
+        yield valid_handshake(
+            name,
+            "4.3-1 10.3-2",
+            comment,
+            Handshake(
+                init_options=(*init_options, pad(0)),
+                response_options=(address, *response_options, pad(1)),
+            ),
+        )
+    yield valid_handshake(
+        "every-option",
+        "3.8-3",
+        "Any option but CLOSE_REASON may stand in a payload; one that means nothing is ignored.",
+        Handshake(
+            init_options=(pad(3), *known_options().values()),
+            response_options=(address, *list(known_options().values())[1:]),
+        ),
     )
 
 
@@ -902,6 +1029,9 @@ def refused_init_payloads() -> Iterator[Json]:
         ("critical-option", [unknown(0x80, b"must")], "unknown_critical_option", "3.8-2"),
         ("close-reason", [close_reason(0)], "malformed", "3.8-5"),
         ("option-twice", [pause(1), pause(1)], "malformed", "3.8-3"),
+        ("clock-twice", [clock(1), clock(1)], "malformed", "3.8-3"),
+        ("admin-2", [admin(2)], "malformed", "3.8-3"),
+        ("17-options", [pad(0)] * 17, "malformed", "3.8-6"),
     ):
         yield refused(
             f"init-with-{name}",
@@ -910,13 +1040,18 @@ def refused_init_payloads() -> Iterator[Json]:
             reason,
             Handshake(init_options=tuple(options)),
         )
-    yield refused(
-        "init-with-option-past-the-end",
-        "3.8-3",
-        "The rules of options hold in handshakes too.",
-        "malformed",
-        Handshake(init_tail=bytes([0x00, 1])),
-    )
+    for name, tail in (
+        ("option-past-the-end", bytes([0x00, 1])),
+        ("clock-short", raw_option(0x0A, bytes(7))),
+        ("clock-long", raw_option(0x0A, bytes(9))),
+    ):
+        yield refused(
+            f"init-with-{name}",
+            "3.8-3",
+            "The rules of options hold in handshakes too.",
+            "malformed",
+            Handshake(init_tail=tail),
+        )
     for name in ("desired_interval_us", "suspicion_burst"):
         yield refused(
             f"init-with-{name.replace('_', '-')}-0",
@@ -1016,6 +1151,8 @@ def refused_response_payloads() -> Iterator[Json]:
             {"response_options": (unknown(0x80),)},
         ),
         ("close-reason", "3.8-5", "malformed", {"response_options": (close_reason(1),)}),
+        ("clock-twice", "3.8-3", "malformed", {"response_options": (clock(1), clock(2))}),
+        ("admin-2", "3.8-3", "malformed", {"response_options": (admin(2),)}),
         (
             "suspicion-burst-0",
             "3.1-7",
@@ -1099,6 +1236,7 @@ RESPONDER = Side(
     instance_id=bytes.fromhex("1157a4ce00000002"),
     epoch=fixed("responder epoch", 8),
 )
+INITIATOR_6 = replace(INITIATOR, ip="2001:db8:17::2")
 PSK = bytes(range(0x80, 0xA0))
 
 
@@ -1330,11 +1468,727 @@ def noise_hkdf(ck: bytes, material: bytes, count: int) -> tuple[bytes, ...]:
     return tuple(outputs[1:])
 
 
+# ---- cookies.json: proof of the source address (3.5, 4.5) ----
+
+COOKIES = (
+    "asked: an INIT comes from `source` to a responder that has as many embryos as "
+    "`cookie_threshold`, holds `psk` as `key_id` and honours cookies under each of `secrets`, the "
+    "first of which is the present one; `answer` is response, cookie or null, and "
+    "`cookie_frame` is the COOKIE made with `nonce`; `made_embryo` tells that this INIT made one "
+    "of the embryos. received: a COOKIE comes to the initiator that sent `init` under `psk`; "
+    "`under_way` tells whether that handshake still is; where the cookie is taken the next "
+    "handshake holds `cookie` and begins at once or at the next retry. secrets: the secret of a "
+    "responder, drawn anew for each number, at times in ns since its first use: `make` makes a "
+    "cookie under the secret of that number, `check` tells whether one made under it is right."
+)
+FIRST_INIT = "The first INIT holds no cookie."
+
+
+def cookie_tests() -> Iterator[Json]:
+    yield from inits_without_the_right_cookie()
+    yield from inits_with_the_right_cookie()
+    yield from received_cookies()
+    yield from refused_cookies()
+    yield from cookie_secrets()
+
+
+def inits_without_the_right_cookie() -> Iterator[Json]:
+    right = Asked().right_cookie()
+    elsewhere = replace(INITIATOR, ip="192.0.2.18")
+    for name, requirements, comment, asked in (
+        ("none", "4.5-1 4.5-2", FIRST_INIT, Asked()),
+        ("none-ipv6", "4.5-1 4.5-2", FIRST_INIT, Asked(INITIATOR_6)),
+        ("none-longest", "4.5-2", "An INIT of 512 bytes.", Asked(options=(pad(255), pad(121)))),
+        ("first-bit", "4.5-2", "One bit differs.", Asked(cookie=flip(right, 0, 0x80))),
+        ("last-bit", "4.5-2", "One bit differs.", Asked(cookie=flip(right, -1))),
+        ("ones", "4.5-2", "Any 16 bytes.", Asked(cookie=b"\xff" * 16)),
+        ("of-other-ip", "4.5-3", "Given to 192.0.2.17.", Asked(elsewhere, cookie=right)),
+        (
+            "of-other-port",
+            "4.5-3",
+            "Given to port 40001.",
+            Asked(replace(INITIATOR, port=40_002), cookie=right),
+        ),
+        (
+            "of-other-family",
+            "4.5-3",
+            "Given to the IPv4 address.",
+            Asked(INITIATOR_6, cookie=right),
+        ),
+        (
+            "of-other-key",
+            "4.5-3",
+            "Given under another key id.",
+            Asked(key_id=b"client-0017\0\0\0\0\0", cookie=right),
+        ),
+        (
+            "of-older-secret",
+            "4.5-3",
+            "Its secret is honoured no more.",
+            Asked(cookie=Asked(secret=fixed("oldest cookie secret", 32)).right_cookie()),
+        ),
+    ):
+        yield asked_test(f"asked-{name}", requirements, comment, asked, "cookie", "cookie_sent")
+    for name, comment, reason, asked in (
+        ("under-another-psk", "Nothing is sent.", "bad_tag", Asked(sender_psk=fixed("psk", 32))),
+        (
+            "under-another-psk-with-cookie",
+            "A right cookie does not make up for a wrong tag.",
+            "bad_tag",
+            Asked(sender_psk=fixed("psk", 32), cookie=right),
+        ),
+    ):
+        yield asked_test(f"asked-{name}", "2-4 4.5-2", comment, asked, None, reason)
+    yield asked_test(
+        "asked-made-embryo",
+        "4.3-2 4.5-2",
+        "It has made an embryo already: the same RESPONSE again.",
+        Asked(),
+        "response",
+        made_embryo=True,
+    )
+
+
+def inits_with_the_right_cookie() -> Iterator[Json]:
+    mapped = replace(INITIATOR, ip="::ffff:192.0.2.17")
+    old = {"secrets": (fixed("cookie secret", 32), fixed("cookie secret before", 32))}
+    for name, requirements, comment, asked, given_to in (
+        ("ipv4", "4.5-2 4.5-3", "The cookie is right.", Asked(), Asked()),
+        ("ipv6", "4.5-3", "The cookie is right.", Asked(INITIATOR_6), Asked(INITIATOR_6)),
+        ("mapped", "4.5-3 9.2-4", "IPv4-mapped both times.", Asked(mapped), Asked(mapped)),
+        (
+            "mapped-as-ipv4",
+            "4.5-3 9.2-4",
+            "An IPv4-mapped address counts as IPv4.",
+            Asked(),
+            Asked(mapped),
+        ),
+        ("ipv4-as-mapped", "4.5-3 9.2-4", "And the other way round.", Asked(mapped), Asked()),
+        (
+            "previous-secret",
+            "4.5-3",
+            "Made under the secret before.",
+            Asked(**old),
+            Asked(secret=old["secrets"][1]),
+        ),
+        ("present-of-two-secrets", "4.5-3", "Made under the present one.", Asked(**old), Asked()),
+        (
+            "other-init-options",
+            "4.5-3",
+            "The cookie is bound to address and key id alone.",
+            Asked(options=(pad(7),)),
+            Asked(),
+        ),
+    ):
+        asked = replace(asked, cookie=given_to.right_cookie())
+        yield asked_test(f"asked-right-{name}", requirements, comment, asked, "response")
+
+
+def received_cookies() -> Iterator[Json]:
+    for name, requirements, comment, asked in (
+        ("ipv4", "4.5-4 4.5-5", "The first cookie is used at once.", Asked()),
+        ("ipv6", "4.5-4 4.5-5", "The first cookie is used at once.", Asked(INITIATOR_6)),
+        ("other-nonce", "4.5-4", "Any nonce.", Asked(nonce=b"\xff" * 16)),
+        ("nonce-zeros", "4.5-4", "Any nonce.", Asked(nonce=bytes(16))),
+        ("longest-init", "4.5-4", "The INIT's last bytes count.", Asked(options=(pad(255),))),
+        (
+            "again",
+            "4.5-5",
+            "The INIT held a cookie already: the new one waits for the next retry.",
+            Asked(cookie=fixed("cookie", 16)),
+        ),
+    ):
+        yield received_test(f"received-{name}", requirements, comment, asked)
+    yield received_test(
+        "received-late",
+        "4.3-8",
+        "The handshake was completed or given up a moment ago.",
+        Asked(),
+        "unexpected",
+        under_way=False,
+    )
+
+
+def refused_cookies() -> Iterator[Json]:
+    frame = Asked().frame()
+    other_session = replace(INITIATOR, session_id=fixed("other session", 8))
+    for name, comment, reason, datagram in (
+        ("of-suite-0", "Another suite.", "not_kaudp", frame[:3] + b"\0" + frame[4:]),
+        ("of-suite-2", "Another suite.", "not_kaudp", frame[:3] + b"\2" + frame[4:]),
+        ("of-version-2", "Another version.", "not_kaudp", flip(frame, 2, 0x03)),
+        ("cut-to-27", "Within the nonce.", "not_kaudp", frame[:27]),
+        ("cut-to-59", "One byte short.", "not_kaudp", frame[:-1]),
+        ("of-61-bytes", "One byte too long.", "not_kaudp", frame + b"\0"),
+        (
+            "of-other-session",
+            "It names another handshake.",
+            "unknown_session",
+            Asked(other_session).frame(),
+        ),
+        (
+            "under-another-psk",
+            "Sealed under another PSK.",
+            "bad_tag",
+            Asked(psk=fixed("cookie psk", 32)).frame(),
+        ),
+        (
+            "to-another-init",
+            "It answers an INIT with another tag.",
+            "bad_tag",
+            Asked(options=(pad(1),)).frame(),
+        ),
+        (
+            "to-the-init-before",
+            "It answers the INIT without the cookie.",
+            "bad_tag",
+            Asked(cookie=fixed("cookie", 16)).frame(),
+        ),
+        ("tag-zeroed", "The tag is all zeros.", "bad_tag", frame[:-16] + bytes(16)),
+        (
+            "unsealed",
+            "The cookie in clear.",
+            "bad_tag",
+            frame[:28] + Asked().right_cookie() + bytes(16),
+        ),
+    ):
+        yield received_test(f"received-{name}", "2-3 2-4 4.5-5", comment, Asked(), reason, datagram)
+    for name, reason, offset, bit in (
+        ("magic", "not_kaudp", 0, 0x01),
+        ("type", "not_kaudp", 1, 0x04),
+        ("session-id", "unknown_session", 11, 0x01),
+        ("nonce-first", "bad_tag", 12, 0x80),
+        ("nonce-last", "bad_tag", 27, 0x01),
+        ("cookie-first", "bad_tag", 28, 0x01),
+        ("cookie-last", "bad_tag", 43, 0x01),
+        ("tag-first", "bad_tag", 44, 0x80),
+        ("tag-last", "bad_tag", 59, 0x01),
+    ):
+        yield received_test(
+            f"received-flipped-bit-in-{name}",
+            "2-3 2-4 4.5-5",
+            "One bit of a COOKIE was flipped on the way.",
+            Asked(),
+            reason,
+            flip(frame, offset, bit),
+        )
+
+
+def cookie_secrets() -> Iterator[Json]:
+    for name, comment, uses in (
+        (
+            "one",
+            "One secret up to 120 s.",
+            (("make", 0, 0), ("check", 60, 0, True), ("make", 120, 0), ("check", 120, 0, True)),
+        ),
+        (
+            "two",
+            "The second replaces the first, which is honoured for 120 s more.",
+            (
+                *(("make", 0, 0), ("make", 119, 0), ("make", 121, 1), ("check", 121, 0, True)),
+                *(("check", 121, 1, True), ("check", 239, 0, True), ("check", 239, 1, True)),
+                *(("check", 242, 0, False), ("check", 242, 1, True)),
+            ),
+        ),
+        (
+            "three",
+            "Never are there more than two.",
+            (
+                *(("make", 0, 0), ("make", 121, 1), ("make", 242, 2), ("check", 243, 0, False)),
+                *(("check", 243, 1, True), ("check", 243, 2, True)),
+            ),
+        ),
+        (
+            "unknown",
+            "A cookie made before the present secrets is wrong.",
+            (("make", 0, 0), ("make", 500, 1), ("make", 700, 2), ("check", 701, 0, False)),
+        ),
+    ):
+        fields = ("use", "at", "secret", "right")
+        listed = [dict(zip(fields, use, strict=False)) for use in uses]
+        yield described(
+            f"secrets-{name}",
+            "4.5-3",
+            comment,
+            kind="secrets",
+            uses=[use | {"at": use["at"] * SECOND} for use in listed],
+        )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An INIT with `cookie`, and the COOKIE that answers it under the secret, with the nonce."""
+
+    source: Side = INITIATOR
+    options: tuple[Json, ...] = ()
+    cookie: bytes = bytes(16)
+    psk: bytes = PSK
+    key_id: bytes = default_key_id(PSK)
+    sender_psk: bytes | None = None
+    secret: bytes = fixed("cookie secret", 32)
+    secrets: tuple[bytes, ...] = (fixed("cookie secret", 32),)
+    nonce: bytes = fixed("cookie nonce", 16)
+
+    def handshake(self) -> Handshake:
+        return Handshake(
+            initiator=self.source,
+            psk=self.sender_psk or self.psk,
+            key_id=self.key_id,
+            cookie=self.cookie,
+            init_options=self.options,
+        )
+
+    def right_cookie(self) -> bytes:
+        proof = canonical_bytes(self.source.ip, self.source.port) + self.key_id
+        return hmac_digest(self.secret, proof, "sha256")[:16]
+
+    def cookie_key(self) -> bytes:
+        salt = self.handshake().init()[-TAG_BYTES:] + self.nonce
+        return HKDF(SHA256(), 32, salt=salt, info=b"kaudp/1 cookie").derive(self.psk)
+
+    def head(self) -> bytes:
+        return bytes([MAGIC, COOKIE, VERSION, SUITE]) + self.source.session_id + self.nonce
+
+    def frame(self) -> bytes:
+        sealed = AESGCM(self.cookie_key()).encrypt(bytes(12), self.right_cookie(), self.head())
+        return self.head() + sealed
+
+
+def asked_test(
+    test_id: str,
+    requirements: str,
+    comment: str,
+    asked: Asked,
+    answer: str | None,
+    reason: str | None = None,
+    *,
+    made_embryo: bool = False,
+) -> Json:
+    return described(
+        test_id,
+        requirements,
+        comment,
+        kind="asked",
+        **verdict(reason),
+        source={"ip": asked.source.ip, "port": asked.source.port},
+        psk=asked.psk.hex(),
+        key_id=asked.key_id.hex(),
+        secrets=[secret.hex() for secret in asked.secrets],
+        made_embryo=made_embryo,
+        init=asked.handshake().init().hex(),
+        answer=answer,
+        nonce=asked.nonce.hex() if answer == "cookie" else None,
+        cookie_frame=asked.frame().hex() if answer == "cookie" else None,
+    )
+
+
+def received_test(
+    test_id: str,
+    requirements: str,
+    comment: str,
+    asked: Asked,
+    reason: str | None = None,
+    datagram: bytes | None = None,
+    *,
+    under_way: bool = True,
+) -> Json:
+    held_one = any(asked.cookie)
+    return described(
+        test_id,
+        requirements,
+        comment,
+        kind="received",
+        **verdict(reason),
+        psk=asked.psk.hex(),
+        session_id=asked.source.session_id.hex(),
+        ephemeral_private=asked.source.ephemeral.hex(),
+        init=asked.handshake().init().hex(),
+        under_way=under_way,
+        frame=(asked.frame() if datagram is None else datagram).hex(),
+        cookie=None if reason else asked.right_cookie().hex(),
+        next_handshake=None if reason else ("at_retry" if held_one else "at_once"),
+    )
+
+
+# ---- phases.json: traffic keys that change (4.4) ----
+
+PHASES = (
+    "keys: secrets and traffic keys of phases 0 to 3, for each direction, from `s_i` and `s_r` of "
+    "a handshake. frames: what comes to one side of a session, whose id is `session_id`, in the "
+    "order of arrival, at times in ns since the handshake; a frame is sealed under `phase` with "
+    "bit 0 of `flags` as it says; `begin`: the initiator begins the next phase; after each step "
+    "the side opens the peer's newest frames under `receiving_phase` and seals its own under "
+    "`sending_phase`. begin: whether an initiator begins the next phase (`begins`) when `phase`, "
+    "in which it sends, has lasted `age` ns and sealed `sealed` frames, and a frame of the peer "
+    "has come in under it or not (`heard`)."
+)
+LATE_PHASE = 30 * SECOND
+NO_STATE = 7  # makes a body malformed
+
+
+def phase_tests() -> Iterator[Json]:
+    yield from phase_keys()
+    yield from frames_to_responder()
+    yield from frames_to_initiator()
+    yield from phase_beginnings()
+
+
+def phase_keys() -> Iterator[Json]:
+    noise = Handshake().messages()[2]
+    for name, secrets in (
+        ("handshake", noise.split()),
+        ("zeros", (bytes(32), bytes(32))),
+        ("random", (fixed("secret", 32), fixed("other secret", 32))),
+    ):
+        sides = {}
+        for side, secret in zip(("i", "r"), secrets, strict=True):
+            chain = list(accumulate(range(3), lambda s, _: next_secret(s), initial=secret))
+            sides[f"s_{side}"] = secret.hex()
+            sides[f"secrets_{side}"] = [one.hex() for one in chain]
+            sides[f"keys_{side}"] = [traffic_key(one).hex() for one in chain]
+        yield described(
+            f"keys-{name}", "4.4-4", "Each phase's secret makes the next.", kind="keys", **sides
+        )
+
+
+def frames_to_responder() -> Iterator[Json]:
+    plain = [came(number, number // 10, number) for number in (1, 2, 10, 11, 20, 30, 31)]
+    yield phase_test(
+        "responder-in-order", "4.4-5 4.4-7 4.4-8", "Through phases 0 to 3.", "responder", plain
+    )
+    yield phase_test(
+        "responder-first-frame-of-each",
+        "4.4-7",
+        "One frame is enough for a phase, whatever it is.",
+        "responder",
+        [came(1, 0), came(2, 1, 1), came(3, 2, 2, type=REPLY), came(4, 3, 3, type=CLOSE)],
+    )
+    yield phase_test(
+        "responder-late-frames",
+        "4.4-8",
+        "Late frames of the phase before are opened; the phase does not go back.",
+        "responder",
+        [came(1, 0), came(5, 1, 1), came(2, 0, 2), came(4, 0, 30.999), came(6, 1, 31)],
+    )
+    yield phase_test(
+        "responder-too-late",
+        "4.4-8",
+        "30 s after the newest phase came in, the one before is over.",
+        "responder",
+        [came(1, 0), came(5, 1, 1), came(4, 0, 31, reason="bad_tag"), came(6, 1, 31)],
+    )
+    yield phase_test(
+        "responder-time-runs-from-the-first",
+        "4.4-8",
+        "The 30 s begin with the first frame of the newest phase, not with each.",
+        "responder",
+        [
+            *(came(1, 0), came(5, 1, 1), came(8, 1, 20), came(3, 0, 30)),
+            came(4, 0, 32, reason="bad_tag"),
+        ],
+    )
+    yield phase_test(
+        "responder-reordered-around-the-change",
+        "4.4-8",
+        "The newest phase is reordered too: its least number counts.",
+        "responder",
+        [
+            *(came(1, 0), came(9, 1, 1), came(6, 1, 1.1), came(5, 0, 1.2)),
+            *(came(7, 1, 1.3), came(3, 0, 1.4), came(8, 1, 1.5)),
+        ],
+    )
+    yield phase_test(
+        "responder-number-too-high-for-the-phase-before",
+        "4.4-8",
+        "A frame of the phase before, but its number is not below all those of the newest.",
+        "responder",
+        [
+            *(came(1, 0), came(6, 1, 1), came(9, 1, 1.1), came(7, 0, 1.2, reason="bad_tag")),
+            *(came(10, 0, 1.3, reason="bad_tag"), came(5, 0, 1.4)),
+        ],
+    )
+    yield phase_test(
+        "responder-replayed",
+        "4.4-8 5.1-1",
+        "Duplicates within both phases.",
+        "responder",
+        [
+            *(came(1, 0), came(1, 0, 0.1, reason="replay"), came(5, 1, 1)),
+            *(came(5, 1, 2, reason="replay"), came(1, 0, 3, reason="replay"), came(4, 0, 4)),
+            came(4, 0, 5, reason="replay"),
+        ],
+    )
+    yield phase_test(
+        "responder-old-numbers",
+        "4.4-8 5.1-1",
+        "1024 below the highest is too old in the phase before as well.",
+        "responder",
+        [
+            *(came(900, 0), came(2000, 1, 1), came(976, 0, 2, reason="replay")),
+            came(977, 0, 3),
+        ],
+    )
+    yield phase_test(
+        "responder-two-phases-back",
+        "4.4-8",
+        "Only the phase before is kept: two back the bit says the newest phase.",
+        "responder",
+        [
+            *(came(1, 0), came(10, 1, 1), came(20, 2, 2), came(2, 0, 3, reason="bad_tag")),
+            *(came(11, 1, 4), came(21, 2, 5)),
+        ],
+    )
+    yield phase_test(
+        "responder-phase-skipped",
+        "4.4-8",
+        "No phase is skipped: two ahead the bit says the newest phase, three ahead the next.",
+        "responder",
+        [
+            *(came(1, 0), came(2, 2, 1, reason="bad_tag"), came(3, 3, 2, reason="bad_tag")),
+            *(came(4, 1, 3), came(5, 2, 4)),
+        ],
+    )
+    yield phase_test(
+        "responder-wrong-bit",
+        "4.4-5 4.4-8",
+        "A sender that sets the wrong bit is not heard.",
+        "responder",
+        [
+            *(came(1, 0, flags=1, reason="bad_tag"), came(2, 0, 1)),
+            *(came(3, 1, 2, flags=0, reason="bad_tag"), came(4, 1, 3)),
+            *(came(5, 1, 4, flags=0, reason="bad_tag"), came(3, 0, 5, flags=1, reason="bad_tag")),
+        ],
+    )
+    yield phase_test(
+        "responder-reserved-flags",
+        "3.6-3 4.4-8 5.1-2",
+        "Refused, but its tag has verified: the next phase has come in, its number is taken.",
+        "responder",
+        [
+            *(came(1, 0), came(2, 0, 1, flags=0x02, reason="reserved_flag")),
+            *(came(2, 0, 1, reason="replay"), came(5, 1, 2, flags=0x03, reason="reserved_flag")),
+            *(came(5, 1, 3, reason="replay"), came(4, 0, 4), came(6, 1, 5)),
+            *(came(7, 1, 6, flags=0x80, reason="bad_tag"), came(7, 1, 7)),
+        ],
+    )
+    yield phase_test(
+        "responder-malformed",
+        "3.1-7 4.4-7 4.4-8 5.1-2",
+        "The first frame of a phase is malformed; its tag has verified all the same.",
+        "responder",
+        [
+            *(came(1, 0), came(5, 1, 1, state=NO_STATE, reason="malformed")),
+            *(came(4, 0, 2), came(6, 0, 3, reason="bad_tag"), came(6, 1, 4)),
+            came(5, 1, 5, reason="replay"),
+        ],
+    )
+
+
+def frames_to_initiator() -> Iterator[Json]:
+    yield phase_test(
+        "initiator-in-order",
+        "4.4-6 4.4-8",
+        "Each phase begins here; the responder follows.",
+        "initiator",
+        [
+            *(came(1, 0), begun(40), came(2, 0, 40.1), came(3, 1, 40.2)),
+            *(begun(80), came(4, 1, 80.1), came(5, 2, 80.2), begun(120), came(6, 3, 120.1)),
+        ],
+    )
+    yield phase_test(
+        "initiator-has-not-begun",
+        "4.4-8",
+        "A responder that goes ahead is not heard until the phase has begun here.",
+        "initiator",
+        [
+            *(came(1, 0), came(2, 1, 1, reason="bad_tag"), came(3, 0, 2), begun(40)),
+            *(came(4, 1, 41), came(5, 2, 42, reason="bad_tag"), came(5, 1, 43)),
+        ],
+    )
+    yield phase_test(
+        "initiator-late-frames",
+        "4.4-8",
+        "Late frames of the phase before, up to 30 s after the first of the newest one.",
+        "initiator",
+        [
+            *(came(1, 0), begun(40), came(2, 0, 60), came(6, 1, 61), came(3, 0, 62)),
+            *(came(4, 0, 90.999), came(5, 0, 91, reason="bad_tag"), came(7, 1, 92)),
+        ],
+    )
+    yield phase_test(
+        "initiator-waits-long",
+        "4.4-8",
+        "While nothing of the phase begun has come in, the one before stays the newest.",
+        "initiator",
+        [came(1, 0), begun(40), came(2, 0, 140), came(3, 0, 240), came(4, 1, 241), came(5, 1, 242)],
+    )
+    yield phase_test(
+        "initiator-wrong-bit",
+        "4.4-5 4.4-8",
+        "The wrong bit, before and after the phase has begun.",
+        "initiator",
+        [
+            *(came(1, 0), came(2, 0, 1, flags=1, reason="bad_tag"), begun(40)),
+            *(came(3, 0, 41, flags=1, reason="bad_tag"), came(4, 1, 42, flags=0, reason="bad_tag")),
+            *(came(5, 1, 43), came(4, 0, 44)),
+        ],
+    )
+    yield phase_test(
+        "initiator-reserved-flags",
+        "3.6-3 4.4-8 5.1-2",
+        "Refused, but the phase has come in.",
+        "initiator",
+        [
+            *(came(1, 0), came(2, 0, 1, flags=0x40, reason="reserved_flag"), begun(40)),
+            *(came(5, 1, 41, flags=0xFF, reason="reserved_flag"), came(4, 0, 42)),
+            *(came(6, 0, 43, reason="bad_tag"), came(6, 1, 44)),
+        ],
+    )
+
+
+def phase_beginnings() -> Iterator[Json]:
+    interval, frames = 3600 * SECOND, 1000
+    for name, comment, age, sealed, heard, begins in (
+        ("young", "Neither time nor count.", SECOND, 1, True, False),
+        ("interval-not-yet", "1 ns before the interval is over.", interval - 1, 5, True, False),
+        ("interval", "The interval is over.", interval, 5, True, True),
+        ("interval-unheard", "The peer was not heard in it.", interval, 5, False, False),
+        ("count-not-yet", "One frame less.", 60 * SECOND, frames - 1, True, False),
+        ("count", "Enough frames.", 60 * SECOND, frames, True, True),
+        ("count-unheard", "The peer was not heard in it.", 60 * SECOND, frames, False, False),
+        ("count-too-young", "It has not lasted 30 s.", LATE_PHASE - 1, 2 * frames, True, False),
+        ("count-30-s", "It has lasted 30 s.", LATE_PHASE, frames, True, True),
+        ("both", "Time and count.", 2 * interval, 2 * frames, True, True),
+    ):
+        for phase in (0, 1):
+            yield described(
+                f"begin-{name}-after-phase-{phase}",
+                "4.4-6",
+                comment,
+                kind="begin",
+                phase=phase,
+                key_update_interval=interval,
+                key_update_frames=frames,
+                age=age,
+                sealed=sealed,
+                heard=heard,
+                begins=begins,
+            )
+
+
+def begun(at: float) -> Json:
+    return {"event": "begin", "at": round(at * 1000) * MILLISECOND}
+
+
+def came(number: int, phase: int, at: float = 0, reason: str | None = None, **changed: int) -> Json:
+    """Let a frame arrive `at` s; `reason` is what this file's author expects of it."""
+    step = {"event": "frame", "at": round(at * 1000) * MILLISECOND, "packet_number": number}
+    return step | {"phase": phase, "reason": reason, "changed": changed}
+
+
+def phase_test(
+    name: str, requirements: str, comment: str, role: str, steps: Iterable[Json]
+) -> Json:
+    receiver = PhaseReceiver(role)
+    return described(
+        name,
+        requirements,
+        comment,
+        kind="frames",
+        role=role,
+        session_id=SESSION_ID.hex(),
+        receiving_secret=receiver.secret.hex(),
+        sending_secret=fixed("sending secret", 32).hex(),
+        steps=[
+            receiver.begin(step) if step["event"] == "begin" else receiver.receive(step)
+            for step in steps
+        ],
+    )
+
+
+class PhaseReceiver:
+    """KA-4.4-6 to 8 with the tags really verified, to agree with what each step expects."""
+
+    def __init__(self, role: str) -> None:
+        self.secret = fixed("receiving secret", 32)
+        self.initiates = role == "initiator"
+        self.receiving = self.sending = 0
+        self.came_in = 0
+        self.numbers_of_newest: set[int] = set()
+        self.seen: set[int] = set()
+
+    def begin(self, step: Json) -> Json:
+        assert self.initiates
+        assert self.receiving == self.sending
+        self.sending += 1
+        return step | self.phases()
+
+    def receive(self, step: Json) -> Json:
+        frame = self.sealed(step, **step["changed"])
+        reason = self.judge(frame, step["at"])
+        assert reason == step["reason"], step
+        return {
+            **{name: step[name] for name in ("event", "at", "packet_number", "phase")},
+            "flags": frame.flags,
+            "frame": frame.datagram().hex(),
+            **verdict(reason),
+            **self.phases(),
+        }
+
+    def sealed(
+        self, step: Json, type: int | None = None, flags: int | None = None, state: int = UP
+    ) -> Frame:
+        kind = type or (REPLY if self.initiates else PROBE)
+        return Frame(
+            kind,
+            (close_reason(0),) if kind == CLOSE else (),
+            packet_number=step["packet_number"],
+            flags=step["phase"] % 2 if flags is None else flags,
+            key=self.key(step["phase"]),
+            body=NOTHING_RECEIVED | {"state": state},
+        )
+
+    def judge(self, frame: Frame, now: int) -> str | None:
+        number = frame.packet_number
+        phase = self.phase_to_open(frame.flags, number, now)
+        if phase is None or frame.key != self.key(phase):
+            return "bad_tag"
+        if phase > self.receiving:
+            self.receiving, self.came_in, self.numbers_of_newest = phase, now, set()
+            if not self.initiates:
+                self.sending = phase
+        if phase == self.receiving:
+            self.numbers_of_newest.add(number)
+        if number in self.seen or number <= max(self.seen, default=0) - REPLAY_WINDOW:
+            return "replay"
+        self.seen.add(number)
+        if frame.flags & ~1:
+            return "reserved_flag"
+        return None if UP <= frame.fields()["state"] <= CLOSED else "malformed"
+
+    def phase_to_open(self, flags: int, number: int, now: int) -> int | None:
+        if flags % 2 == self.receiving % 2:
+            return self.receiving
+        late = now - self.came_in < LATE_PHASE and number < min(self.numbers_of_newest, default=0)
+        if self.receiving and late:
+            return self.receiving - 1
+        may_go_on = not self.initiates or self.sending > self.receiving
+        return self.receiving + 1 if may_go_on else None
+
+    def key(self, phase: int) -> bytes:
+        secret = self.secret
+        for _ in range(phase):
+            secret = next_secret(secret)
+        return traffic_key(secret)
+
+    def phases(self) -> Json:
+        return {"receiving_phase": self.receiving, "sending_phase": self.sending}
+
+
 # ---- derivations.json: what is computed from keys and addresses ----
 
 DERIVATIONS = (
-    "`expected` is what `function` makes of `input`. `cookie` is laid out for a later draft: the "
-    "source address enters as its canonical bytes (9.2), and `frame` is the COOKIE."
+    "`expected` is what `function` makes of `input`. cookie: the source address enters as its "
+    "canonical bytes (9.2), and `frame` is the COOKIE that answers `init`."
 )
 
 
@@ -1343,7 +2197,7 @@ def derivation_tests() -> Iterator[Json]:
         yield derivation(
             "default_key_id",
             name,
-            "4.1-2",
+            "4.1-5",
             "The default key id of a PSK.",
             {"psk": psk},
             {"key_id": default_key_id(psk)},
@@ -1353,7 +2207,7 @@ def derivation_tests() -> Iterator[Json]:
             yield derivation(
                 "client_psk",
                 f"{name}-{master[:2].hex()}",
-                "4.1-1 4.1-4",
+                "4.1-6",
                 "The PSK of one client, from a server's master secret.",
                 {"master_secret": master, "key_id": key_id},
                 {"psk": client_psk(master, key_id)},
@@ -1371,7 +2225,7 @@ def derivation_tests() -> Iterator[Json]:
         yield derivation(
             "address_hash",
             name,
-            "9.2-1",
+            "9.2-4",
             "Hash of an address under the session id of the side that has it.",
             {"receiver_session_id": SESSION_ID, "ip": ip, "port": port},
             {
@@ -1382,7 +2236,7 @@ def derivation_tests() -> Iterator[Json]:
     yield derivation(
         "address_hash",
         "other-session",
-        "9.2-1",
+        "9.2-4",
         "The same address has another hash under another session id.",
         {"receiver_session_id": NO_SESSION, "ip": "192.0.2.1", "port": 4711},
         {
@@ -1390,8 +2244,17 @@ def derivation_tests() -> Iterator[Json]:
             "address_hash": address_hash(NO_SESSION, "192.0.2.1", 4711),
         },
     )
-    for name, ip, port in ADDRESSES[:3]:
-        yield cookie_test(name, ip, port)
+    for name, ip, port in ADDRESSES:
+        yield cookie_derivation(name, Asked(replace(INITIATOR, ip=ip, port=port)))
+    for name, asked in (
+        ("other-port", Asked(replace(INITIATOR, port=INITIATOR.port + 1))),
+        ("other-secret", Asked(secret=fixed("next cookie secret", 32))),
+        ("other-nonce", Asked(nonce=fixed("other cookie nonce", 16))),
+        ("other-key-id", Asked(key_id=b"client-0017\0\0\0\0\0")),
+        ("other-psk", Asked(psk=fixed("cookie psk", 32))),
+        ("init-with-cookie", Asked(cookie=fixed("cookie", 16))),
+    ):
+        yield cookie_derivation(name, asked)
 
 
 ADDRESSES = (
@@ -1405,30 +2268,28 @@ ADDRESSES = (
 )
 
 
-def cookie_test(name: str, ip: str, port: int) -> Json:
-    secret, nonce = fixed("cookie secret", 32), fixed("cookie nonce", 16)
-    handshake = Handshake(initiator=replace(INITIATOR, ip=ip, port=port))
-    init = handshake.init()
-    cookie = hmac_digest(secret, canonical_bytes(ip, port) + handshake.key_id, "sha256")[:16]
-    tag = init[-TAG_BYTES:]
-    key = HKDF(SHA256(), 32, salt=tag + nonce, info=b"kaudp/1 cookie").derive(handshake.psk)
-    aad = bytes([MAGIC, COOKIE, VERSION, SUITE]) + INITIATOR.session_id + nonce
-    sealed = AESGCM(key).encrypt(bytes(12), cookie, aad)
+def cookie_derivation(name: str, asked: Asked) -> Json:
+    handshake = asked.handshake()
     return derivation(
         "cookie",
         name,
-        "4.5-1",
+        "4.5-3 4.5-4",
         "A cookie and the frame that carries it.",
         {
-            "secret": secret,
-            "ip": ip,
-            "port": port,
-            "psk": handshake.psk,
-            "key_id": handshake.key_id,
-            "init": init,
-            "nonce": nonce,
+            "secret": asked.secret,
+            "ip": asked.source.ip,
+            "port": asked.source.port,
+            "psk": asked.psk,
+            "key_id": asked.key_id,
+            "init": handshake.init(),
+            "nonce": asked.nonce,
         },
-        {"cookie": cookie, "cookie_key": key, "aad": aad, "frame": aad + sealed},
+        {
+            "cookie": asked.right_cookie(),
+            "cookie_key": asked.cookie_key(),
+            "aad": asked.head(),
+            "frame": asked.frame(),
+        },
     )
 
 
@@ -1465,7 +2326,7 @@ CADENCE = (
     "F(interval, r). plan: planned times of an initiator's probes from RESPONSE on (8.2); the "
     "first probe needs no r, so `expected` is one longer. retry: spacings of the retries of INIT "
     "(4.2). down: spacings of the probes after the verdict (7.6), the first following the last "
-    "one before it."
+    "one before it. admin_down: spacings of an initiator's probes in ADMIN_DOWN (8.10)."
 )
 HAND_CHOSEN_R = (0, 1, 0x1234_5678, 2**31, 0x9E37_79B9, 0xC0FF_EE11, 0xFFFF_0000, U32)
 INTERVALS = (
@@ -1507,11 +2368,15 @@ def cadence_tests() -> Iterator[Json]:
             yield cadence_test("J", interval, multiplier, r, seed)
             yield cadence_test("plan", interval, multiplier, r, seed)
             yield cadence_test("down", interval, multiplier, r[:8], seed)
+            yield cadence_test("admin_down", interval, multiplier, r[:8], seed)
         yield cadence_test("F", interval, None, r, seed)
         yield cadence_test("retry", RETRY_INITIAL, 2, r[:12], seed)
     for r in (0, U32):
         yield cadence_test("retry", RETRY_INITIAL, 2, [r] * 9)
         yield cadence_test("down", 10 * SECOND, 3, [r] * 5)
+        for multiplier in (1, 2):
+            for interval in (10 * MILLISECOND, 33_333 * MICROSECOND, 1800 * SECOND):
+                yield cadence_test("admin_down", interval, multiplier, [r] * 2)
 
 
 def drawn(seed: int, count: int) -> list[int]:
@@ -1523,14 +2388,21 @@ def cadence_test(
     function: str, interval: int, multiplier: int | None, r: Iterable[int], seed: int | None = None
 ) -> Json:
     requirements, comment, compute = {
-        "J": ("8.2-1", "Jitter shortens the interval.", jitters),
+        "J": ("8.2-4", "Jitter shortens the interval.", jitters),
         "F": ("8.2-2", "A fleet that starts together spreads over the interval.", first_offsets),
         "plan": ("8.2-1 8.2-2", "At once, then F, then J.", planned_times),
         "retry": ("4.2-2", "Doubled at each retry, up to 30 s.", retry_spacings),
         "down": ("7.6-1", "Doubled at each probe, up to 8 intervals.", down_spacings),
+        "admin_down": ("8.10-3 8.2-4", "Every 8 intervals.", admin_down_spacings),
     }[function]
     r = list(r)
-    name = [function.lower(), str(interval), f"m{multiplier}", f"seed{seed}", f"r{r[0]}"]
+    name = [
+        function.lower().replace("_", "-"),
+        str(interval),
+        f"m{multiplier}",
+        f"seed{seed}",
+        f"r{r[0]}",
+    ]
     wanted = [True, True, multiplier is not None, seed is not None, len(set(r)) == 1]
     return described(
         "-".join(part for part, want in zip(name, wanted, strict=True) if want),
@@ -1578,11 +2450,17 @@ def down_spacings(interval: int, multiplier: int, r: list[int]) -> list[int]:
     ]
 
 
+def admin_down_spacings(interval: int, multiplier: int, r: list[int]) -> list[int]:
+    return [jitter(8 * interval, multiplier, one) for one in r]
+
+
 # ---- replay.json: the replay window (5.1) ----
 
 REPLAY = (
     "Transport frames of one direction, in the order of arrival, all with a tag that verifies. "
-    "Each is [packet number, accepted]; a frame that is not accepted is dropped as `replay`."
+    "Each is [packet number, accepted]; a frame that is not accepted is dropped as `replay`. In "
+    "the end `highest` is the highest packet number received, `received_count` how many different "
+    "ones were. Numbers beyond the legal range of 3.6 show the window's arithmetic."
 )
 REPLAY_WINDOW = 1024
 
@@ -1623,6 +2501,35 @@ def replay_tests() -> Iterator[Json]:
         ),
         ("far-jump", "From 1 to 2^64-1 at once.", [1, U64, 1, 2, U64 - 512, U64 - 512, U64]),
         ("far-jump-2-63", "To 2^63, then near it.", [7, 2**63, 2**63 - 1023, 2**63 - 1024, 7]),
+        ("one", "A single frame.", [1]),
+        ("one-high", "A single frame, not the first sent.", [U32]),
+        (
+            "every-place",
+            "Each of the 1024 places is free once, then taken.",
+            [2000, *range(977, 2000), *range(976, 2001)],
+        ),
+        (
+            "edge-each-way",
+            "1023 and 1024 below, while the highest moves by one.",
+            [2000, 977, 976, 2001, 978, 977, 2002, 979, 978, 980, 980],
+        ),
+        ("jump-1", "The next number.", [1023, 1024, 1, 1, 1025, 2, 1, 1026, 3, 2]),
+        ("jump-63-and-64", "Steps of a machine word.", [1, 64, 128, 191, 255, 1, 64, 128, 191]),
+        (
+            "far-jump-and-back",
+            "What was received before a far jump is too old, seen or not.",
+            [10, 12, 2**20, 10, 11, 2**20 - 1023, 2**20 - 1024, 2**20 - 1023],
+        ),
+        (
+            "far-jumps",
+            "Each jump leaves all behind.",
+            [*range(1, 2**31, 2**27), 1 + 15 * 2**27, 2**31],
+        ),
+        (
+            "ends-of-range",
+            "The least number, then the greatest legal ones.",
+            [1, U32, U32 - 1, U32 - 1023, U32 - 1024, U32, U32 - 1, 1],
+        ),
         ("old-ones", "All are too old.", [100_000, 1, 2, 50_000, 98_976, 98_977, 99_999]),
     ):
         yield replay_test(name, comment, numbers)
@@ -1650,7 +2557,15 @@ def replay_test(name: str, comment: str, numbers: Iterable[int]) -> Json:
         packets.append([number, accepted])
         if accepted:
             seen.add(number)
-    return described(name, "5.1-1", comment, window=REPLAY_WINDOW, packets=packets)
+    return described(
+        name,
+        "5.1-1",
+        comment,
+        window=REPLAY_WINDOW,
+        packets=packets,
+        highest=max(seen),
+        received_count=len(seen),
+    )
 
 
 # ---- rtt.json: probe timeout (10.2) and jitter (10.1) ----

@@ -164,7 +164,7 @@ def test_what_fields_mean_is_said(call: Call) -> None:
     test = by_id(FRAMES)["close-with-every-option"]
     _, out, _ = call("decode", test["frame"], "--traffic-key", test["traffic_key"])
     words = [" ".join(line.split()) for line in out.splitlines()]
-    assert words[0] == "CLOSE, 153 bytes"
+    assert words[0] == "CLOSE, 184 bytes"
     assert "version 0x81 kaudp/1" in words
     assert "state 6 CLOSED" in words
     assert "hold_time 1240873 1.240873 s" in words
@@ -209,7 +209,7 @@ def test_without_keys_the_payload_stays_sealed(call: Call) -> None:
 
 
 def test_reserved_flags_are_seen_without_a_key(call: Call) -> None:
-    code, (frame,) = decoded(call, by_id(FRAMES)["flags-01"]["frame"])
+    code, (frame,) = decoded(call, by_id(FRAMES)["flags-02"]["frame"])
     assert (code, frame["reason"]) == (1, "reserved_flag")
 
 
