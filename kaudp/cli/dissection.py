@@ -222,7 +222,7 @@ def _explain(error: ConstructError) -> str:
 
 # For the words only: whether a frame is refused is said by the receiver's own checks.
 _REFUSED: Final[dict[str, tuple[Callable[[int], bool], str]]] = {
-    "flags": (lambda flags: flags != 0, "0x00"),
+    "flags": (lambda flags: flags & ~KEY_PHASE != 0, "0x00 or 0x01"),
     "packet_number": (lambda number: number < 1, "1 or more"),
     "state": (lambda state: not codec.MIN_STATE <= state <= codec.MAX_STATE, "1 to 6"),
     "desired_interval_us": (lambda interval: interval < 1, "1 or more"),
@@ -230,7 +230,11 @@ _REFUSED: Final[dict[str, tuple[Callable[[int], bool], str]]] = {
     "type": (lambda kind: kind >= grammar.CRITICAL, "a known type where critical"),
 }
 _STRUCTURES: Final = {int(frame_type): part for frame_type, part in grammar.FRAMES.items()}
-_LEGAL: Final = {"type": FrameType, "family": AddressFamily}
+_LEGAL: Final = {
+    "type": [f"{value:#04x} {value.name}" for value in FrameType],
+    "family": [f"{value:#04x} {value.name}" for value in AddressFamily],
+    "down": ["0x00", "0x01"],
+}
 
 _REWORDED: Final[tuple[tuple[re.Pattern[str], Callable[[re.Match[str], str], str]], ...]] = (
     (
@@ -239,10 +243,7 @@ _REWORDED: Final[tuple[tuple[re.Pattern[str], Callable[[re.Match[str], str], str
     ),
     (
         re.compile(r"object failed validation: (\d+)"),
-        lambda match, name: (
-            f"expected {', '.join(f'{value:#04x} {value.name}' for value in _LEGAL[name])}, "
-            f"got {int(match[1]):#04x}"
-        ),
+        lambda match, name: f"expected {', '.join(_LEGAL[name])}, got {int(match[1]):#04x}",
     ),
     (
         re.compile(r"stream read less than specified amount, expected (\d+), found (\d+)"),

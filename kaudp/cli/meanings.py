@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ from kaudp.events import CloseReason, State
 from kaudp.units import MAX_UINT32, MICROSECOND, MILLISECOND
 from kaudp.wire.grammar import (
     CRITICAL,
+    KEY_PHASE,
     SUITE_CARRIED,
     SUITE_NNPSK0_25519_AESGCM_SHA256,
     AddressFamily,
@@ -84,6 +86,19 @@ def _clock(value: int) -> str:
     return f"{_microseconds(value)} on the session's clock"
 
 
+def _flags(value: int) -> str:
+    if value & ~KEY_PHASE:
+        return "reserved bits are set"
+    return "an odd phase of the keys" if value else ""
+
+
+def _time_of_day(value: int) -> str:
+    try:
+        return datetime.fromtimestamp(value / 1_000_000, UTC).isoformat()
+    except (ValueError, OverflowError, OSError):
+        return "beyond all calendars"
+
+
 def _hold_time(value: int) -> str:
     return "that long or longer" if value == MAX_UINT32 else _microseconds(value)
 
@@ -100,7 +115,7 @@ _MEANINGS: Final[Mapping[str, Callable[[Any], str]]] = {
     "type": _member(FrameType, "no type"),
     "version": lambda value: f"kaudp/{value & 0x7F}",
     "suite": lambda value: _SUITES.get(value, "unknown"),
-    "flags": lambda value: "reserved bits are set" if value else "",
+    "flags": _flags,
     "cookie": lambda value: "" if any(value) else "none",
     "old_session_id": lambda value: "" if any(value) else "none",
     "desired_interval_us": _microseconds,
@@ -116,5 +131,7 @@ _MEANINGS: Final[Mapping[str, Callable[[Any], str]]] = {
     "family": _member(AddressFamily, "unknown"),
     "address": lambda value: str(ipaddress.ip_address(value)),
     "duration_ms": _pause,
+    "down": lambda value: "taken down" if value else "up again",
+    "utc_us": _time_of_day,
     "reason": _close_reason,
 }

@@ -53,7 +53,8 @@ class Control:
 
         `last_sent` is the own packet number so far: the next one confirms.
         """
-        if control_version == self.acked or control_options(options) is NO_OPTIONS:
+        known = control_version in (0, self.acked)
+        if known or control_options(options) is NO_OPTIONS:
             return False
         self.acked = control_version
         self._acked_since = last_sent + 1

@@ -18,12 +18,13 @@ _SECRET_BYTES: Final = 32
 class CookieJar:
     """Makes and checks cookies; keeps nothing of those who were given one."""
 
-    __slots__ = ("_drawn_at", "_entropy", "_previous", "_secret")
+    __slots__ = ("_drawn_at", "_entropy", "_previous", "_previous_drawn_at", "_secret")
 
     def __init__(self, entropy: Entropy) -> None:
         self._entropy = entropy
         self._drawn_at = 0
         self._secret = b""
+        self._previous_drawn_at = 0
         self._previous = b""
 
     def cookie(self, address: Address, key_id: bytes, now: int) -> bytes:
@@ -44,9 +45,8 @@ class CookieJar:
         return any(right)
 
     def _refresh(self, now: int) -> None:
-        age = now - self._drawn_at
-        if self._secret and age <= COOKIE_SECRET_LIFETIME:
-            return
-        self._previous = self._secret if age <= 2 * COOKIE_SECRET_LIFETIME else b""
-        self._secret = self._entropy(_SECRET_BYTES)
-        self._drawn_at = now
+        if not self._secret or now - self._drawn_at > COOKIE_SECRET_LIFETIME:
+            self._previous, self._previous_drawn_at = self._secret, self._drawn_at
+            self._secret, self._drawn_at = self._entropy(_SECRET_BYTES), now
+        if now - self._previous_drawn_at > 2 * COOKIE_SECRET_LIFETIME:
+            self._previous = b""

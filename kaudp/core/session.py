@@ -564,7 +564,8 @@ class Session:
         if self._control.waits and self.state is not State.DOWN:
             self._probe(now)
             self.timers.arm(Timer.CONTROL, now + max(1, self._control_spacing))
-            self._control_spacing = min(2 * self._control_spacing, self._liveness.interval)
+            most = max(self._liveness.interval, self._liveness.pto)
+            self._control_spacing = min(2 * self._control_spacing, most)
 
     def _pause_end_due(self, planned: int, now: int) -> None:
         if self._pause.until > now:

@@ -35,9 +35,12 @@ def open_cookie(psk: bytes, init: bytes, data: bytes) -> bytes:
     frame = codec.parse_cookie(data)
     header = data[: codec.COOKIE_HEADER_BYTES]
     try:
-        return _aead(psk, init, frame.nonce).decrypt(_ZERO_NONCE, frame.sealed_cookie, header)
+        cookie = _aead(psk, init, frame.nonce).decrypt(_ZERO_NONCE, frame.sealed_cookie, header)
     except InvalidTag:
         raise Refused(DropReason.BAD_TAG) from None
+    if cookie == NO_COOKIE:
+        raise Refused(DropReason.MALFORMED, "a cookie of zeros", consumed=True)
+    return cookie
 
 
 def _aead(psk: bytes, init: bytes, nonce: bytes) -> AESGCM:

@@ -117,7 +117,7 @@ class SessionKeys:
         self._receiving = Phase(receiving)
         self._previous: Phase | None = None
         self._following: Phase | None = None
-        self._first_number = 0
+        self._first_number: int | None = None
         self._came_in_at = 0
         self._sealed = 0
         self._sending_since: int | None = None
@@ -148,10 +148,12 @@ class SessionKeys:
         number = header.packet_number
         if header.flags & KEY_PHASE == self._receiving.number & KEY_PHASE:
             body = unseal(self._receiving.aead, number, data)
-            self._first_number = min(self._first_number, number)
+            if self._first_number is None or number < self._first_number:
+                self._first_number = number
             return body
         if (
             self._previous is not None
+            and self._first_number is not None
             and number < self._first_number
             and now - self._came_in_at < PHASE_LINGER
         ):
@@ -175,6 +177,7 @@ class SessionKeys:
             (age >= limits.age or self._sealed >= limits.frames)
             and age >= PHASE_LINGER
             and self._receiving.number == self._sending.number
+            and self._first_number is not None
         )
 
 
