@@ -4,6 +4,7 @@ It looks into private parts of the core where the public ones do not tell, and n
 """
 
 from collections import deque
+from dataclasses import fields
 from enum import Enum
 from itertools import chain
 from typing import Any, Final
@@ -16,6 +17,7 @@ from kaudp.core.session import Context
 from kaudp.core.states import TRANSITIONS
 from kaudp.core.suspicion import SUSPICION_BUDGET_MAX
 from kaudp.core.timers import Timer
+from kaudp.core.totals import Totals
 from kaudp.events import (
     ConnectFailed,
     Event,
@@ -273,14 +275,17 @@ def _check_bounds(side: Side, sessions: int) -> None:
 
 
 def _frozen_side(side: Side, now: int) -> dict[str, Any]:
-    """Leave out what may change without a verified tag: counters, and what has expired."""
+    """Leave out what may change without a verified tag: refusals, and what has expired."""
     context = side.context
     embryos = context.routes.embryos.values()
+    totals = side.endpoint.totals
+    counted = [each.name for each in fields(totals) if each.name != "refused"]
     return {
         "sessions": _frozen(side.sessions),
         "embryos": _frozen([e for e in embryos if e.answered > now - EMBRYO_LIFETIME]),
         "events": side.heard + len(context.outbox.events),
         "next_timer": side.endpoint.next_timer(),
+        "totals": [_frozen(getattr(totals, name)) for name in counted],
         "entropy": context.rng.getstate(),
     }
 
@@ -292,7 +297,9 @@ def _frozen(value: Any) -> Any:
         return tuple((_frozen(key), _frozen(item)) for key, item in value.items())
     if isinstance(value, list | tuple | set | deque):
         return tuple(_frozen(item) for item in value)
-    if isinstance(value, Context | Config) or not type(value).__module__.startswith("kaudp."):
+    if isinstance(value, Context | Config | Totals) or not type(value).__module__.startswith(
+        "kaudp."
+    ):
         return id(value)
     return tuple((name, _frozen(getattr(value, name))) for name in _attributes(value))
 

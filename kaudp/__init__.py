@@ -8,6 +8,7 @@ from kaudp.config import Config, DetectorKind
 from kaudp.core.endpoint import Endpoint
 from kaudp.core.session import Session
 from kaudp.core.stats import Stats
+from kaudp.core.totals import Tally
 from kaudp.errors import (
     ConfigError,
     DropReason,
@@ -41,8 +42,9 @@ from kaudp.events import (
     State,
 )
 from kaudp.io.driver import Driver
-from kaudp.io.entrance import attach_quic, connect, serve
+from kaudp.io.entrance import attach_quic, connect, metrics_collector, serve
 from kaudp.io.heart import Connection, Server
+from kaudp.io.keylog import KeylogFile
 from kaudp.io.qlog import QlogFile
 from kaudp.io.sockets import AddressError
 from kaudp.io.udp import Attachment, attach
@@ -71,6 +73,7 @@ __all__ = [
     "KeyChanged",
     "KeyFormatError",
     "KeySource",
+    "KeylogFile",
     "MasterKey",
     "ModeChosen",
     "OwnAddressChanged",
@@ -93,8 +96,10 @@ __all__ = [
     "SessionUp",
     "State",
     "Stats",
+    "Tally",
     "attach",
     "attach_quic",
     "connect",
+    "metrics_collector",
     "serve",
 ]

@@ -88,10 +88,15 @@ def peer_target(text: str) -> Target:
     return Target(scheme or "udp", _checked_address(address, form, lowest_port=1, given=text))
 
 
-def local_address(text: str) -> str:
+def local_address(text: str, *, host: str = "0.0.0.0") -> str:  # noqa: S104
     """Complete [HOST:]PORT of an own socket. Raises `UsageError`."""
-    whole = f"0.0.0.0:{text}" if _PORT_ONLY.fullmatch(text) else text
+    whole = f"{host}:{text}" if _PORT_ONLY.fullmatch(text) else text
     return _checked_address(whole, "[HOST:]PORT", lowest_port=0, given=text)
+
+
+def loopback_address(text: str) -> str:
+    """Complete [HOST:]PORT of an own socket that strangers need not reach. Raises `UsageError`."""
+    return local_address(text, host="127.0.0.1")
 
 
 def one_of(names: Iterable[str], what: str) -> Callable[[str], str]:

@@ -38,7 +38,7 @@ def add_to(commands: Commands) -> None:
         summary="Show kaudp frames field by field and say what is wrong with an invalid one.",
         examples="  kaudp decode 0b0881005e5510a1b2c3d4e500000000000000075c848cd7c282b63c6c7d7cc7"
         "0c12cd90b226f8cbb7cc384763c3ec1d6d3ec64ee36923b15f03ed57eadfcc0f\n"
-        "  kaudp decode capture.pcapng --key-file kaudp.key\n"
+        "  kaudp decode capture.pcapng --key-file kaudp.key --keylog secrets\n"
         "  tcpdump -w - udp port 4711 | kaudp decode -",
     )
     parser.add_argument(
@@ -56,6 +56,12 @@ def add_to(commands: Commands) -> None:
         default=[],
         help="open PROBE, REPLY and CLOSE with this key of 32 bytes; may be given once for "
         "each direction",
+    )
+    parser.add_argument(
+        "--keylog",
+        metavar="FILE",
+        help="open PROBE, REPLY and CLOSE of the sessions whose secrets are in FILE, as "
+        "`kaudp serve --keylog` and `kaudp ping --keylog` write it",
     )
     parser.add_argument(
         "--carried",
@@ -79,7 +85,8 @@ def run(arguments: Arguments, output: Output) -> int:
 
 
 def _dissector(arguments: Arguments) -> Dissector:
-    opening = OpeningKeys(keys.optional_key(arguments), arguments.traffic_key)
+    logged = keys.logged_secrets(arguments.keylog)
+    opening = OpeningKeys(keys.optional_key(arguments), arguments.traffic_key, logged)
     return dissect_carried if arguments.carried else partial(dissect, keys=opening)
 
 

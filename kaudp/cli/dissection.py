@@ -6,9 +6,11 @@ checks.
 
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from construct import Construct, ConstructError, Container, GreedyBytes, Struct
@@ -24,12 +26,19 @@ from kaudp.wire.keys import PresharedKey
 from kaudp.wire.noise import Responder
 from kaudp.wire.seal import OneKey
 
+# With the default of a change a day, two months.
+_MAX_PHASES: Final = 64
+
 
 class OpeningKeys(NamedTuple):
-    """What sealed parts may be opened with."""
+    """What sealed parts may be opened with.
+
+    `logged` are the secrets of a key log, by the receiver session id of the frames.
+    """
 
     psk: PresharedKey | None = None
     traffic: Sequence[AESGCM] = ()
+    logged: Mapping[bytes, Sequence[bytes]] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -58,7 +67,7 @@ def dissect(data: bytes, keys: OpeningKeys) -> Dissection:
         if result.frame_type is FrameType.INIT and keys.psk is not None:
             _read_init_payload(keys.psk, data, result)
         elif result.frame_type in codec.TRANSPORT_TYPES:
-            _read_transport(keys.traffic, data, result)
+            _read_transport(keys, data, result)
     except Refused as refused:
         result.refusal = refused
     return result
@@ -100,9 +109,10 @@ def _read_init_payload(psk: PresharedKey, data: bytes, result: Dissection) -> No
         codec.parse_init_payload(plaintext)
 
 
-def _read_transport(traffic: Sequence[AESGCM], data: bytes, result: Dissection) -> None:
+def _read_transport(keys: OpeningKeys, data: bytes, result: Dissection) -> None:
     header = codec.parse_transport_header(data)
-    opened = _open(traffic, header, data)
+    logged = keys.logged.get(header.receiver_session_id, ())
+    opened = _open(chain(keys.traffic, _phases(logged, header.flags)), header, data)
     if opened is not None:
         read_section("body", grammar.Body, opened[1], result)
         with pinpointed(result):
@@ -111,19 +121,30 @@ def _read_transport(traffic: Sequence[AESGCM], data: bytes, result: Dissection) 
         raise Refused(DropReason.RESERVED_FLAG, next(_offences(result.sections)))
 
 
+def _phases(secrets: Iterable[bytes], flags: int) -> Iterator[AESGCM]:
+    """Give the keys of the phases that have this bit, the first of each secret first. KA-4.4-5."""
+    phases = [Phase(secret) for secret in secrets]
+    for number in range(_MAX_PHASES):
+        if number & KEY_PHASE == flags & KEY_PHASE:
+            yield from (phase.aead for phase in phases)
+        phases = [phase.following() for phase in phases]
+
+
 def _open(
-    traffic: Sequence[AESGCM], header: codec.TransportHeader, data: bytes
+    traffic: Iterable[AESGCM], header: codec.TransportHeader, data: bytes
 ) -> tuple[Channel, bytes] | None:
     """Open a transport frame; give what a receiver that has sent everything would check it by."""
+    tried = False
     for aead in traffic:
+        tried = True
         channel = Channel(b"", header.receiver_session_id, OneKey(aead), 0)
         channel.last_sent = MAX_UINT32
         try:
             return channel, channel.unseal(header, data, 0)
         except Refused:
             continue
-    if traffic:
-        raise _bad_tag("sealed_body", "a traffic key given")
+    if tried:
+        raise _bad_tag("sealed_body", "a traffic key given, or logged for this session")
     return None
 
 

@@ -69,6 +69,7 @@ def add_to(commands: Commands) -> None:
     )
     parser.add_argument("--preset", type=preset, help="|".join(PRESETS) + " (default wan)")
     parser.add_argument("--qlog", metavar="FILE", help="note what happens in FILE, as qlog")
+    keys.add_keylog_option(parser)
     keys.add_options(parser)
     quic.add_client_options(parser)
 
@@ -90,6 +91,8 @@ def _over_quic(arguments: Arguments) -> Carrier:
         raise UsageError(
             "expected no key with a quic:// target, where TLS authenticates the server, got one"
         )
+    if arguments.keylog is not None:
+        raise UsageError("expected no --keylog with a quic:// target, whose secrets are TLS's")
     return QuicCarrier(arguments.target.name, quic.client_settings(arguments))
 
 
@@ -97,7 +100,11 @@ async def _ping(arguments: Arguments, carrier: Carrier, output: Output) -> int:
     stop = stop_on_signals()
     config = _config(arguments)
     async with kaudp.connect(
-        arguments.target.url, config=config, qlog=arguments.qlog, **carrier.settings
+        arguments.target.url,
+        config=config,
+        qlog=arguments.qlog,
+        keylog=arguments.keylog,
+        **carrier.settings,
     ) as connection:
         count, quiet = arguments.count, arguments.quiet
         report = Report(connection, config, carrier, output, count=count, quiet=quiet)

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 import kaudp
@@ -10,8 +12,10 @@ from kaudp.cli.arguments import (
     PRESETS,
     Arguments,
     Commands,
+    UsageError,
     add_command,
     local_address,
+    loopback_address,
     preset,
     whole_number,
 )
@@ -22,6 +26,7 @@ from kaudp.cli.wording import address_text, amount
 from kaudp.config import Config
 from kaudp.errors import DropReason, KeyFormatError
 from kaudp.events import SessionUp, State
+from kaudp.io.entrance import metrics_module
 from kaudp.wire.keys import PresharedKey
 
 _MAX_SESSIONS: Final = 10_000_000
@@ -36,6 +41,7 @@ def add_to(commands: Commands) -> None:
         summary="Answer heartbeats and print a line per event, until Ctrl-C.",
         examples="  kaudp serve 4711 --key-file kaudp.key\n"
         "  kaudp serve [::]:4711 --key-file kaudp.key --preset lan\n"
+        "  kaudp serve 4711 --key-file kaudp.key --metrics 9464\n"
         "  kaudp serve 4433 --quic --self-signed --cert cert.pem --cert-key key.pem",
     )
     parser.add_argument(
@@ -53,7 +59,15 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--preset", type=preset, default="server", help="|".join(PRESETS) + " (default server)"
     )
+    parser.add_argument(
+        "--metrics",
+        metavar="[HOST:]PORT",
+        type=loopback_address,
+        help="serve metrics for Prometheus at http://HOST:PORT/metrics; to this machine alone "
+        "without HOST, at a free port with PORT 0",
+    )
     parser.add_argument("--qlog", metavar="FILE", help="note what happens in FILE, as qlog")
+    keys.add_keylog_option(parser)
     keys.add_options(parser)
     quic.add_server_options(parser)
 
@@ -64,6 +78,8 @@ def run(arguments: Arguments, output: Output) -> int:
         quic.refuse_server_options(arguments)
         return asyncio.run(_serve(arguments, keys.required_key(arguments), None, output))
     key = _key_beside_quic(arguments)
+    if key is None and arguments.keylog is not None:
+        raise UsageError("expected --keylog with a key only, since QUIC's secrets are TLS's")
     return asyncio.run(_serve(arguments, key, quic.server_certificate(arguments), output))
 
 
@@ -82,15 +98,24 @@ async def _serve(
     output: Output,
 ) -> int:
     stop = stop_on_signals()
-    async with kaudp.serve(
-        f"{'udp' if certificate is None else 'quic'}://{arguments.address}",
-        keys=key,
-        config=_config(arguments),
-        quic=None if certificate is None else quic.server_configuration(certificate),
-        qlog=arguments.qlog,
-    ) as server:
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(
+            kaudp.serve(
+                f"{'udp' if certificate is None else 'quic'}://{arguments.address}",
+                keys=key,
+                config=_config(arguments),
+                quic=None if certificate is None else quic.server_configuration(certificate),
+                qlog=arguments.qlog,
+                keylog=arguments.keylog,
+            )
+        )
+        metrics = None
+        if arguments.metrics is not None:
+            metrics = await stack.enter_async_context(_metrics(server, arguments.metrics))
         journal = _Journal(server, output)
         _say_listening(server, arguments, key, output)
+        if metrics is not None:
+            output.say("metrics", f"metrics at {metrics}", url=metrics)
         if certificate is not None:
             quic.say_certificate(certificate, arguments, output)
         await run_until(journal.follow(), stop)
@@ -98,6 +123,15 @@ async def _serve(
         await journal.follow()
         journal.conclude()
     return 0
+
+
+@asynccontextmanager
+async def _metrics(server: kaudp.Server, address: str) -> AsyncIterator[str]:
+    """Serve metrics; give their URL."""
+    host, _, port = address.rpartition(":")
+    collector = kaudp.metrics_collector(server)
+    async with metrics_module().served(collector, host.strip("[]"), int(port)) as bound:
+        yield f"http://{address_text(bound)}/metrics"
 
 
 def _say_listening(

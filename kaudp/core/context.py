@@ -11,9 +11,10 @@ from kaudp.core.handshake import Identity
 from kaudp.core.outbox import Outbox
 from kaudp.core.routes import Routes
 from kaudp.core.timers import TimerQueue
+from kaudp.core.totals import Totals
 from kaudp.units import milliseconds
 from kaudp.wire.seal import PhaseLimits
-from kaudp.wire.suites import CredentialLookup, Entropy
+from kaudp.wire.suites import CredentialLookup, Entropy, OnSecrets
 
 if TYPE_CHECKING:
     from kaudp.core.session import Session
@@ -28,11 +29,13 @@ class Context:
         "identity",
         "key",
         "limits",
+        "on_secrets",
         "outbox",
         "parameters",
         "queue",
         "rng",
         "routes",
+        "totals",
     )
 
     def __init__(
@@ -43,12 +46,16 @@ class Context:
         rng: Random,
         entropy: Entropy,
         linger: int,
+        totals: Totals,
+        on_secrets: OnSecrets | None,
     ) -> None:
         self.identity = identity
         self.key = key
         self.rng = rng
         self.entropy = entropy
-        self.outbox = Outbox(config.max_events)
+        self.totals = totals
+        self.on_secrets = on_secrets
+        self.outbox = Outbox(config.max_events, totals)
         self.routes: Routes[Session] = Routes(config, linger)
         self.queue: TimerQueue[Session] = TimerQueue()
         self.configure(config)

@@ -15,8 +15,9 @@ from kaudp.core.handshake import Embryo, Identity
 from kaudp.core.paths import Address
 from kaudp.core.routes import LINGER
 from kaudp.core.session import Session
+from kaudp.core.totals import Tally, Totals, by_state
 from kaudp.errors import ConfigError, DropReason, KeyFormatError, Refused, SessionStateError
-from kaudp.events import CloseReason, Event
+from kaudp.events import CloseReason, Event, State
 from kaudp.units import MAX_UINT32, SECOND
 from kaudp.wire import codec
 from kaudp.wire.grammar import FrameType
@@ -25,6 +26,7 @@ from kaudp.wire.suites import (
     Carried,
     Credential,
     Entropy,
+    OnSecrets,
     OpenedInit,
     OpenedNoiseInit,
     open_init,
@@ -45,6 +47,8 @@ class Endpoint:
     is True, False, or a hook (key id, addr) -> bool that is asked about each verified INIT.
     `instance_id`, 8 bytes, tells peers that it is you again after a restart. `utc_offset` (ns)
     leads from `now` to the time of day, for `Config.share_clock`.
+    `totals` is where it counts, its own unless given. `on_secrets` is told the secret of each
+    direction of each handshake, as (receiver session id, secret): for a key log, else None.
     After each verb: send what `datagrams_to_send` gives, read `next_event` until None, and call
     `handle_timer` at `next_timer`. Same arguments, same bytes.
     """
@@ -59,15 +63,21 @@ class Endpoint:
         accept: bool | AcceptHook = False,
         instance_id: bytes | None = None,
         utc_offset: int | None = None,
+        totals: Totals | None = None,
+        on_secrets: OnSecrets | None = None,
     ) -> None:
         if instance_id is not None and len(instance_id) != 8:
             raise ConfigError(f"expected an instance id of 8 bytes, got {len(instance_id)}")
         told_offset = utc_offset if config.share_clock else None
         identity = Identity(instance_id or entropy(8), entropy(8), told_offset)
-        self.counters: Counter[DropReason] = Counter()
+        self.totals = totals or Totals()
+        self.counters: Counter[DropReason] = self.totals.refused
+        self.refusal: DropReason | None = None
         linger = CARRIED_LINGER if isinstance(keys, Carried) else LINGER
         lookup = {keys.key_id: keys}.get if isinstance(keys, Carried) else key_lookup(keys)
-        self._context = Context(config, identity, lookup, rng, entropy, linger)
+        self._context = Context(
+            config, identity, lookup, rng, entropy, linger, self.totals, on_secrets
+        )
         self._carried = keys if isinstance(keys, Carried) else None
         self._cookies = CookieJar(entropy)
         self._accept = accept
@@ -81,6 +91,15 @@ class Endpoint:
     def events_lost(self) -> Counter[str]:
         """How many events gave way to newer ones, by kind. Spec: KA-11-3."""
         return self._context.outbox.events.lost
+
+    def states(self) -> list[State]:
+        """Give the state of each session, of those still connecting too."""
+        routes = self._context.routes
+        return [each.state for each in {*routes.sessions.values(), *routes.pending.values()}]
+
+    def tally(self) -> Tally:
+        """Count the sessions by state, and give a copy of the totals."""
+        return Tally(by_state(self.states()), self.totals + Totals())
 
     def connect(self, addr: Address, now: int, *, key_id: bytes) -> Session:
         """Start a session with the peer at `addr` under the key with this id.
@@ -138,13 +157,17 @@ class Endpoint:
     def receive_datagram(self, data: bytes, addr: Address, now: int) -> bool:
         """Take a datagram in. True: a tag in it verified, it is consumed. False: not ours.
 
-        Raises nothing on account of `data`. Spec: KA-2-3, KA-2-4, KA-2-5, KA-12-1.
+        Raises nothing on account of `data`; `refusal` is then why it was refused, None if it was
+        not. Spec: KA-2-3, KA-2-4, KA-2-5, KA-12-1.
         """
         try:
             self._receive(data, addr, now)
         except Refused as refused:
+            self.refusal = refused.reason
             self.counters[refused.reason] += 1
             return refused.consumed
+        self.refusal = None
+        self.totals.received += 1
         return True
 
     def handle_timer(self, now: int) -> None:
@@ -188,15 +211,8 @@ class Endpoint:
             self._check_cookie(opened, addr, now)
             if known is None:
                 self._check_admission(opened.credential.key_id, addr)
-            embryo = Embryo(
-                opened,
-                context.identity,
-                known.parameters if known else context.parameters,
-                context.limits,
-                context.entropy,
-                addr,
-                now,
-            )
+            parameters = known.parameters if known else context.parameters
+            embryo = Embryo(opened, context, parameters, addr, now)
             context.routes.add_embryo(embryo)
         context.outbox.send(embryo.answer(addr), addr)
 

@@ -3,15 +3,19 @@
 Spec: section 4.
 """
 
-from typing import Final
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
 
 from kaudp.core.channel import Channel
 from kaudp.core.paths import Address, address_bytes
 from kaudp.units import MICROSECOND, MILLISECOND, SECOND
 from kaudp.wire.codec import InitPayload, Options, Parameters, ResponsePayload
 from kaudp.wire.grammar import SESSION_ID_BYTES
-from kaudp.wire.seal import PhaseLimits
-from kaudp.wire.suites import Credential, Entropy, OpenedInit, initiate
+from kaudp.wire.suites import Credential, OpenedInit, initiate
+
+if TYPE_CHECKING:
+    from kaudp.core.context import Context
 
 HANDSHAKE_RETRY_INITIAL: Final = 500 * MILLISECOND
 HANDSHAKE_RETRY_MAX: Final = 30 * SECOND
@@ -51,7 +55,7 @@ class Attempt:
     """
 
     __slots__ = (
-        "_limits",
+        "_context",
         "_side",
         "cookie",
         "credential",
@@ -63,22 +67,20 @@ class Attempt:
 
     def __init__(
         self,
+        context: Context,
         credential: Credential,
         told: InitPayload,
-        entropy: Entropy,
-        now: int,
-        *,
-        limits: PhaseLimits,
         cookie: bytes,
+        now: int,
     ) -> None:
         self.credential = credential
         self.told = told
-        self.session_id = entropy(SESSION_ID_BYTES)
+        self.session_id = context.entropy(SESSION_ID_BYTES)
         self.started = now
         self.transmissions = 0
         self.cookie = cookie
-        self._limits = limits
-        self._side = initiate(credential, self.session_id, told, entropy, cookie)
+        self._context = context
+        self._side = initiate(credential, self.session_id, told, context.entropy, cookie)
 
     @property
     def init(self) -> bytes:
@@ -91,9 +93,9 @@ class Attempt:
 
     def complete(self, data: bytes) -> tuple[ResponsePayload, Channel]:
         """Open a RESPONSE, or raise `Refused` and go on waiting. Spec: KA-4.3-6."""
-        payload, keys = self._side.complete(data)
+        payload, keys = self._side.complete(data, self._context.on_secrets)
         channel = Channel(
-            self.session_id, payload.sender_session_id, keys, self.started, self._limits
+            self.session_id, payload.sender_session_id, keys, self.started, self._context.limits
         )
         return payload, channel
 
@@ -118,14 +120,13 @@ class Embryo:
     def __init__(
         self,
         opened: OpenedInit,
-        identity: Identity,
+        context: Context,
         parameters: Parameters,
-        limits: PhaseLimits,
-        entropy: Entropy,
         address: Address,
         now: int,
     ) -> None:
-        local_id = entropy(SESSION_ID_BYTES)
+        identity = context.identity
+        local_id = context.entropy(SESSION_ID_BYTES)
         options = Options(
             address_seen=address_bytes(address),
             clock_us=None if opened.payload.options.clock_us is None else identity.clock_us(now),
@@ -133,8 +134,8 @@ class Embryo:
         self.told = ResponsePayload(
             local_id, identity.instance_id, identity.epoch, parameters, options
         )
-        self.response, keys = opened.respond(self.told, entropy)
-        self.channel = Channel(local_id, opened.sender_session_id, keys, now, limits)
+        self.response, keys = opened.respond(self.told, context.entropy, context.on_secrets)
+        self.channel = Channel(local_id, opened.sender_session_id, keys, now, context.limits)
         self.identifier = opened.data
         self.credential = opened.credential
         self.payload = opened.payload

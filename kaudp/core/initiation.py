@@ -54,9 +54,7 @@ class Initiation:
         clock_us = identity.clock_us(now)
         options = NO_OPTIONS if clock_us is None else Options(clock_us=clock_us)
         told = InitPayload(identity.instance_id, identity.epoch, old_id, parameters, options)
-        attempt = Attempt(
-            credential, told, context.entropy, now, limits=context.limits, cookie=self._cookie
-        )
+        attempt = Attempt(context, credential, told, self._cookie, now)
         self.attempt = attempt
         self._renew = False
         context.routes.pending[attempt.session_id] = session

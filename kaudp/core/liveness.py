@@ -15,6 +15,7 @@ from kaudp.core.rtt import ResponseTime
 from kaudp.core.states import Input, next_state
 from kaudp.core.suspicion import BLIND_PROBE_SPACING, MIN_UNANSWERED, ProbeBudget, Suspicion
 from kaudp.core.timers import Timer, TimerTable
+from kaudp.core.totals import Totals
 from kaudp.events import State
 from kaudp.units import MILLISECOND, SECOND, milliseconds
 
@@ -34,6 +35,7 @@ class Liveness:
         detector: Detector,
         timers: TimerTable,
         agreement: Agreement,
+        totals: Totals,
         *,
         answer_delay: int,
         now: int,
@@ -51,6 +53,7 @@ class Liveness:
         self._detector = detector
         self._timers = timers
         self._agreement = agreement
+        self._totals = totals
         self._min_suspicion = milliseconds(config.min_suspicion_ms)
         self._least_spacing = milliseconds(config.suspicion_interval_ms)
         self._budget = ProbeBudget(now)
@@ -179,6 +182,7 @@ class Liveness:
         self._enter(Input.OVERDUE)
         self._suspicion = Suspicion(now, base)
         self.suspicions += 1
+        self._totals.suspicions += 1
 
     def may_suspicion_probe(self, now: int) -> bool:
         """Take a probe from the budget; when it is empty, wait for T. Spec: KA-7.4-4."""
@@ -234,6 +238,7 @@ class Liveness:
         if granted < self.pto:
             return False
         self.stalls += 1
+        self._totals.stalls += 1
         self._excused_at = now
         self._judge_not_before = now + self.pto
         if self._awaited is not None:

@@ -4,6 +4,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 
 from kaudp.core.paths import Address
+from kaudp.core.totals import Totals
 from kaudp.events import Event
 
 
@@ -12,10 +13,10 @@ class EventQueue:
 
     __slots__ = ("_events", "_most", "lost")
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, lost: Counter[str] | None = None) -> None:
         self._events: deque[Event] = deque()
         self._most = most
-        self.lost: Counter[str] = Counter()
+        self.lost: Counter[str] = Counter() if lost is None else lost
 
     def __len__(self) -> int:
         return len(self._events)
@@ -46,11 +47,12 @@ class EventQueue:
 class Outbox:
     """What an endpoint has to say: datagrams are taken at once, events wait."""
 
-    __slots__ = ("_datagrams", "events")
+    __slots__ = ("_datagrams", "_totals", "events")
 
-    def __init__(self, max_events: int) -> None:
+    def __init__(self, max_events: int, totals: Totals) -> None:
         self._datagrams: list[tuple[bytes, Address]] = []
-        self.events = EventQueue(max_events)
+        self._totals = totals
+        self.events = EventQueue(max_events, totals.events_lost)
 
     def send(self, datagram: bytes, address: Address) -> None:
         """Hand a datagram to the transport."""
@@ -62,5 +64,6 @@ class Outbox:
         return iter(taken)
 
     def emit(self, event: Event) -> None:
-        """Queue an event."""
+        """Count and queue an event."""
+        self._totals.events[type(event).__name__] += 1
         self.events.emit(event)

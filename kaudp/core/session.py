@@ -401,6 +401,7 @@ class Session:
             detector_for(config),
             self.timers,
             self._agreement,
+            self._context.totals,
             answer_delay=self._credential.answer_delay,
             now=now,
         )
@@ -649,6 +650,7 @@ class Session:
         if evidence.rtt is None:
             return
         self._rtts.sample(evidence.rtt)
+        self._context.totals.round_trip(evidence.rtt)
         if self._context.config.report_round_trips:
             self._context.outbox.emit(RoundTrip(self, now, evidence.packet_number, evidence.rtt))
 

@@ -11,12 +11,14 @@ from kaudp.core.endpoint import AcceptHook, Endpoint
 from kaudp.core.liveness import LATE_TIMER
 from kaudp.core.paths import Address
 from kaudp.core.session import Session
+from kaudp.core.totals import Totals
 from kaudp.events import CloseReason, Event
 from kaudp.io.clock import now_ns
+from kaudp.io.logs import Refusals, log_event
 from kaudp.io.qlog import Qlog
 from kaudp.units import MILLISECOND, SECOND
 from kaudp.wire.keys import KeySource
-from kaudp.wire.suites import Carried
+from kaudp.wire.suites import Carried, OnSecrets
 
 EARLY_WAKE: Final = MILLISECOND
 
@@ -29,6 +31,8 @@ def production_endpoint(
     accept: bool | AcceptHook = False,
     *,
     instance_id: bytes | None = None,
+    totals: Totals | None = None,
+    on_secrets: OnSecrets | None = None,
 ) -> Endpoint:
     """Make an endpoint that draws its randomness from the operating system."""
     return Endpoint(
@@ -39,6 +43,8 @@ def production_endpoint(
         accept=accept,
         instance_id=instance_id,
         utc_offset=time_ns() - now_ns(),
+        totals=totals,
+        on_secrets=on_secrets,
     )
 
 
@@ -46,8 +52,9 @@ class Driver:
     """Runs an endpoint over anything that can send a datagram.
 
     `transmit(data, addr)` sends at once or drops; a datagram on which it raises OSError is lost and
-    counted in `unsent`. Feed what arrives to `receive`, call `wake` when
-    `timeout` seconds have passed, read `events`. What happens is noted in each of `qlogs`.
+    counted in `unsent`; it gives False for one that it dropped and counted itself. Feed what
+    arrives to `receive`, call `wake` when `timeout` seconds have passed, read `events`. What
+    happens is noted in each of `qlogs`, and logged; refused datagrams by way of `refusals`.
     """
 
     def __init__(
@@ -57,13 +64,19 @@ class Driver:
         *,
         clock: Callable[[], int] = now_ns,
         qlogs: Sequence[Qlog] = (),
+        refusals: Refusals | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.qlogs = qlogs
-        self.unsent = 0
+        self.refusals = refusals or Refusals()
         self._transmit = transmit
         self._read_clock = clock
         self._now = clock()
+
+    @property
+    def unsent(self) -> int:
+        """How many datagrams were lost on the way to the network."""
+        return self.endpoint.totals.unsent.total()
 
     def connect(self, addr: Address, *, key_id: bytes) -> Session:
         """Start a session and send its first INIT."""
@@ -73,12 +86,12 @@ class Driver:
 
     def receive(self, data: bytes, addr: Address) -> bool:
         """Take a datagram in. True: it was kaudp's. False: it is the application's."""
-        before = self.endpoint.counters.copy() if self.qlogs else None
         consumed = self.endpoint.receive_datagram(data, addr, self._clock())
-        if before is not None:
-            refused = self.endpoint.counters - before
-            for qlog in self.qlogs:
-                qlog.frame_received(data, self._now, refused, consumed=consumed)
+        refusal = self.endpoint.refusal
+        if refusal is not None:
+            self.refusals.note(refusal, addr, self._now)
+        for qlog in self.qlogs:
+            qlog.frame_received(data, self._now, refusal, consumed=consumed)
         if consumed:
             self.flush()
         return consumed
@@ -107,14 +120,20 @@ class Driver:
     def events(self) -> Iterator[Event]:
         """Take the events that wait."""
         while event := self.endpoint.next_event():
-            for qlog in self.qlogs:
-                qlog.event(event)
+            self.note(event)
             yield event
+
+    def note(self, event: Event) -> None:
+        """Note an event in the qlogs and the log."""
+        log_event(event)
+        for qlog in self.qlogs:
+            qlog.event(event)
 
     def close(self, reason: CloseReason | int = CloseReason.SHUTDOWN) -> None:
         """Close all sessions and tell their peers."""
         self.endpoint.close(self._clock(), reason)
         self.flush()
+        self.refusals.flush()
 
     def act(self, verb: Callable[[int], object]) -> None:
         """Do something that takes `now`, such as `lambda now: session.pause(duration, now)`."""
@@ -133,10 +152,13 @@ class Driver:
 
     def flush(self) -> None:
         """Hand to the transport what the endpoint has to send. KA-8.3-4."""
+        totals = self.endpoint.totals
         for data, addr in self.endpoint.datagrams_to_send():
             for qlog in self.qlogs:
                 qlog.frame_sent(data, self._now)
             try:
-                self._transmit(data, addr)
-            except OSError:
-                self.unsent += 1
+                dropped = self._transmit(data, addr) is False
+            except OSError as error:
+                totals.unsent[type(error).__name__] += 1
+            else:
+                totals.sent += not dropped

@@ -1,13 +1,14 @@
 """`connect`, `serve` and `attach_quic`: the URL's scheme says what carries the heartbeats.
 
-aioquic is imported where QUIC is asked for, and not before: it is the extra `kaudp[quic]`.
+aioquic and prometheus_client are imported where they are asked for, and not before: they are the
+extras `kaudp[quic]` and `kaudp[metrics]`.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,6 +18,7 @@ from kaudp.core.endpoint import AcceptHook
 from kaudp.errors import ConfigError
 from kaudp.events import QUIC_ALPN, Mode
 from kaudp.io.heart import Connection, EventCallback, Server, opened
+from kaudp.io.keylog import KeylogFile
 from kaudp.io.qlog import Qlog, QlogFile
 from kaudp.io.sockets import AddressError, parse_url
 from kaudp.io.udp import UdpConnection, UdpServer
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from aioquic.asyncio.protocol import QuicConnectionProtocol
     from aioquic.quic.configuration import QuicConfiguration
 
+    from kaudp.io.metrics import Metrics, Tallied
     from kaudp.io.quic.attachment import QuicAttachment
 
 
@@ -43,6 +46,7 @@ def connect(
     alpn: str | Sequence[str] = QUIC_ALPN,
     qlog: Path | None = None,
     instance_id: bytes | None = None,
+    keylog: Path | None = None,
 ) -> AbstractAsyncContextManager[Connection]:
     """Keep a heartbeat with a peer, on a socket of its own, for the length of an `async with`.
 
@@ -50,9 +54,9 @@ def connect(
     needs in `quic`, the `mode`, and the `alpn` to offer where `quic` names none. Entering looks
     the name up and sends the first packet; whether anybody answers is told by
     `session.events()`: `SessionUp`, or `ConnectFailed` after `Config.connect_timeout_ms`.
-    What happens is noted in the file `qlog`. An `instance_id` of 8 bytes, kept across restarts,
-    is told to peers over UDP. An `instance_id` of 8 bytes, kept across restarts,
-    lets the peer report `PeerRestarted` and go on with its session; over UDP only.
+    What happens is noted in the file `qlog`; with udp:// the secrets in the file `keylog`, see
+    `KeylogFile`. An `instance_id` of 8 bytes, kept across restarts, lets the peer report
+    `PeerRestarted` and go on with its session; over UDP only.
     Raises `AddressError` and `ConfigError`.
     """
     scheme, host, port = parse_url(url)
@@ -65,17 +69,24 @@ def connect(
         return _noted(
             qlog,
             "client",
-            lambda log: opened(lambda: UdpConnection(host, port, key, chosen, log, instance_id)),
+            keylog,
+            lambda log, secrets: opened(
+                lambda: UdpConnection(host, port, key, chosen, log, secrets, instance_id)
+            ),
         )
     if key is not None or instance_id is not None:
         raise ConfigError(
             "expected no key= and no instance_id= for a quic:// URL: TLS authenticates the server"
         )
+    _refuse_keylog(keylog)
     over_quic = quic_module("client").connect
     return _noted(
         qlog,
         "client",
-        lambda log: over_quic(host, port, config=chosen, quic=quic, mode=mode, alpn=alpn, qlog=log),
+        None,
+        lambda log, _: over_quic(
+            host, port, config=chosen, quic=quic, mode=mode, alpn=alpn, qlog=log
+        ),
     )
 
 
@@ -90,6 +101,7 @@ def serve(
     quic: QuicConfiguration | None = None,
     qlog: Path | None = None,
     instance_id: bytes | None = None,
+    keylog: Path | None = None,
 ) -> AbstractAsyncContextManager[Server]:
     """Accept sessions, on a socket of its own, for the length of an `async with`.
 
@@ -97,21 +109,24 @@ def serve(
     certificate; with both `keys` and `quic` one port serves both. 0.0.0.0 or [::] stand for all
     local addresses, port 0 for a free one. `accept` may be a hook (key id, address) -> bool; on
     QUIC the key id is empty. The limits override those of `config`, and hold for UDP and QUIC each.
-    What happens is noted in the
-    file `qlog`.
+    What happens is noted in the file `qlog`; with `keys` the secrets in the file `keylog`, see
+    `KeylogFile`.
     Raises `AddressError` and `ConfigError`.
     """
     scheme, host, port = parse_url(url)
     limits = {"max_sessions": max_sessions, "max_sessions_per_key": max_sessions_per_key}
     given = {name: limit for name, limit in limits.items() if limit is not None}
     chosen: Config = replace(config or Config.server(), **given)  # type: ignore[arg-type]
+    if keys is None:
+        _refuse_keylog(keylog)
     if quic is not None and (scheme == "quic" or keys is not None):
         server = quic_module("server").QuicServer
         return _noted(
             qlog,
             "server",
-            lambda log: opened(
-                lambda: server(host, port, quic, chosen, accept, keys, log, instance_id)
+            keylog,
+            lambda log, secrets: opened(
+                lambda: server(host, port, quic, chosen, accept, keys, log, secrets, instance_id)
             ),
         )
     if scheme == "quic":
@@ -121,7 +136,10 @@ def serve(
     return _noted(
         qlog,
         "server",
-        lambda log: opened(lambda: UdpServer(host, port, keys, chosen, accept, log, instance_id)),
+        keylog,
+        lambda log, secrets: opened(
+            lambda: UdpServer(host, port, keys, chosen, accept, log, secrets, instance_id)
+        ),
     )
 
 
@@ -157,30 +175,62 @@ def attach_quic(
     return attachment
 
 
+def metrics_collector(*sources: Tallied) -> Metrics:
+    """Make a collector of prometheus_client over servers, connections and attachments.
+
+    Call it in the loop in which they run, and register it where you like, as in
+    `prometheus_client.REGISTRY.register(kaudp.metrics_collector(server))`. Several sources are
+    summed. Raises `ConfigError`.
+    """
+    collector: Metrics = metrics_module().Metrics(*sources)
+    return collector
+
+
 @asynccontextmanager
 async def _noted(
-    path: Path | None,
+    qlog: Path | None,
     vantage_point: str,
-    make: Callable[[Qlog | None], AbstractAsyncContextManager[Made]],
+    keylog: Path | None,
+    make: Callable[[Qlog | None, KeylogFile | None], AbstractAsyncContextManager[Made]],
 ) -> AsyncIterator[Made]:
-    """Enter what `make` gives, with a qlog file open as long as that lasts."""
-    if path is None:
-        async with make(None) as made:
+    """Enter what `make` gives, with the files it writes open as long as that lasts."""
+    with ExitStack() as files:
+        log = secrets = None
+        if qlog is not None:
+            log = files.enter_context(QlogFile(qlog, vantage_point=vantage_point))
+        if keylog is not None:
+            secrets = files.enter_context(KeylogFile(keylog))
+        async with make(log, secrets) as made:
             yield made
-        return
-    with QlogFile(path, vantage_point=vantage_point) as qlog:
-        async with make(qlog) as made:
-            yield made
+
+
+def _refuse_keylog(keylog: Path | None) -> None:
+    if keylog is not None:
+        raise ConfigError(
+            "expected no keylog= for QUIC alone, whose secrets are TLS's, got one: "
+            "QuicConfiguration.secrets_log_file logs those"
+        )
 
 
 def quic_module(module: str) -> Any:  # noqa: ANN401
     """Import a module of `kaudp.io.quic`. Raises `ConfigError` without the extra."""
+    return _module(f"kaudp.io.quic.{module}", needs="aioquic", extra="quic", purpose="QUIC")
+
+
+def metrics_module() -> Any:  # noqa: ANN401
+    """Import `kaudp.io.metrics`. Raises `ConfigError` without the extra."""
+    return _module(
+        "kaudp.io.metrics", needs="prometheus_client", extra="metrics", purpose="metrics"
+    )
+
+
+def _module(name: str, *, needs: str, extra: str, purpose: str) -> Any:  # noqa: ANN401
     try:
-        return import_module(f"kaudp.io.quic.{module}")
+        return import_module(name)
     except ModuleNotFoundError as error:
-        if error.name is None or not error.name.startswith("aioquic"):
+        if error.name is None or not error.name.startswith(needs):
             raise
         raise ConfigError(
-            "expected the extra kaudp[quic] for QUIC, got an installation without it: "
-            "pip install 'kaudp[quic]'"
+            f"expected the extra kaudp[{extra}] for {purpose}, got an installation without it: "
+            f"pip install 'kaudp[{extra}]'"
         ) from None

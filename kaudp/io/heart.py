@@ -13,6 +13,7 @@ from kaudp.core.outbox import EventQueue
 from kaudp.core.paths import Address
 from kaudp.core.session import Session
 from kaudp.core.stats import Stats
+from kaudp.core.totals import Tally, Totals
 from kaudp.errors import DropReason
 from kaudp.events import CloseReason, ConnectFailed, Event, QuicMode, SessionClosed, State
 from kaudp.io.driver import Driver
@@ -28,10 +29,11 @@ EventCallback = Callable[[Event], object]
 class Announcer:
     """Hands events to a callback, or keeps them for `events()`."""
 
-    def __init__(self, on_event: EventCallback | None, max_events: int) -> None:
+    def __init__(self, on_event: EventCallback | None, max_events: int, totals: Totals) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_event = on_event
-        self._events = EventQueue(max_events)
+        self._totals = totals
+        self._events = EventQueue(max_events, totals.events_lost)
         self._news = asyncio.Event()
         self._closed = False
         self._ended = False
@@ -128,8 +130,7 @@ class Heart(Announcer, SessionVerbs):
     """An endpoint in a loop. Everything that happens ends in `_settle`: send, tell, re-arm."""
 
     def __init__(self, driver: Driver, on_event: EventCallback | None, max_events: int) -> None:
-        super().__init__(on_event, max_events)
-        self.unsent: Counter[str] = Counter()
+        super().__init__(on_event, max_events, driver.endpoint.totals)
         self._driver = driver
         self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
         self._timer_due: int | None = None
@@ -138,7 +139,20 @@ class Heart(Announcer, SessionVerbs):
     @property
     def counters(self) -> Counter[DropReason]:
         """Datagrams refused, by reason. Spec: section 12."""
-        return self._driver.endpoint.counters
+        return self._totals.refused
+
+    @property
+    def unsent(self) -> Counter[str]:
+        """Datagrams that the transport dropped, by its reason."""
+        return self._totals.unsent
+
+    def tally(self) -> Tally:
+        """Count the sessions by state, and give a copy of the totals."""
+        return self._driver.endpoint.tally()
+
+    def states(self) -> list[State]:
+        """Give the state of each session, of those still connecting too."""
+        return self._driver.endpoint.states()
 
     @property
     def sessions(self) -> list[Session]:
@@ -308,6 +322,10 @@ class Server(SessionVerbs, ABC):
     @abstractmethod
     def address(self) -> Any:  # noqa: ANN401
         """The socket address that the server is bound to."""
+
+    @abstractmethod
+    def tally(self) -> Tally:
+        """Count the sessions by state, and give a copy of the totals."""
 
     @abstractmethod
     def events(self) -> AsyncIterator[Event]:

@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from datetime import UTC, datetime
@@ -44,17 +43,16 @@ class Qlog:
         self._sink(now, "frame_sent", _described(frame))
 
     def frame_received(
-        self, frame: bytes, now: int, refused: Counter[DropReason], *, consumed: bool
+        self, frame: bytes, now: int, refusal: DropReason | None, *, consumed: bool
     ) -> None:
         """Note a datagram that came in: accepted, or refused and why; not the application's."""
-        reasons = [reason.value for reason in refused]
-        if not consumed and DropReason.NOT_KAUDP in refused:
+        if not consumed and refusal is DropReason.NOT_KAUDP:
             return
-        if not reasons:
+        if refusal is None:
             self._sink(now, "frame_received", _described(frame))
             return
         data = _described(frame) if consumed else {"length": len(frame)}
-        self._sink(now, "frame_dropped", {**data, "reason": reasons[0]})
+        self._sink(now, "frame_dropped", {**data, "reason": refusal.value})
 
     def event(self, event: Event) -> None:
         """Note what the application is told."""

@@ -19,6 +19,7 @@ from kaudp.io.qlog import Qlog
 from kaudp.io.sockets import AddressError
 from kaudp.wire.grammar import MAGIC
 from kaudp.wire.keys import KeySource, PresharedKey
+from kaudp.wire.suites import OnSecrets
 
 FIRST_BYTE: Final = bytes([MAGIC])
 LOOK_UP_AGAIN_S: Final = 30.0
@@ -42,17 +43,20 @@ class _SocketHeart(Heart):
     def _read_from(self) -> socket.socket | None:
         return self._socket
 
-    def _transmit(self, data: bytes, address: Address) -> None:
-        """Send at once or drop. Spec: KA-8.3-4, KA-9.2-3."""
+    def _transmit(self, data: bytes, address: Address) -> bool:
+        """Send at once or drop; tell which. Spec: KA-8.3-4, KA-9.2-3."""
         if self._socket is None:
-            return
+            return False
         try:
             sockets.transmit(self._socket, data, address)
         except (BlockingIOError, InterruptedError):
             self.unsent["would_block"] += 1
+            return False
         except OSError as error:
             self.unsent[type(error).__name__] += 1
             self._hint(address)
+            return False
+        return True
 
     def _hint(self, address: Address) -> None:
         """Take an error of the network for the hint that it is."""
@@ -89,11 +93,14 @@ class UdpConnection(_SocketHeart, Connection):
         key: PresharedKey,
         config: Config,
         qlog: Qlog | None,
+        keylog: OnSecrets | None,
         instance_id: bytes | None,
     ) -> None:
         # A mapping, so that a key may be added for `change_key`.
         self._keys = {key.key_id: key}
-        endpoint = production_endpoint(config, self._keys, instance_id=instance_id)
+        endpoint = production_endpoint(
+            config, self._keys, instance_id=instance_id, on_secrets=keylog
+        )
         super().__init__(endpoint, None, config.max_events, qlog)
         self._host, self._port, self._key = host, port, key
         self._task: asyncio.Task[None] | None = None
@@ -181,10 +188,13 @@ class UdpServer(_SocketHeart, Server):
         config: Config,
         accept: bool | AcceptHook,
         qlog: Qlog | None,
+        keylog: OnSecrets | None,
         instance_id: bytes | None,
     ) -> None:
         asked = _with_plain_addresses(accept) if callable(accept) else accept
-        endpoint = production_endpoint(config, keys, asked, instance_id=instance_id)
+        endpoint = production_endpoint(
+            config, keys, asked, instance_id=instance_id, on_secrets=keylog
+        )
         super().__init__(endpoint, None, config.max_events, qlog)
         self._host, self._port = host, port
 
@@ -221,9 +231,12 @@ class Attachment(_SocketHeart):
         accept: bool | AcceptHook,
         on_event: EventCallback | None,
         qlog: Qlog | None,
+        keylog: OnSecrets | None,
         instance_id: bytes | None,
     ) -> None:
-        endpoint = production_endpoint(config, keys, accept, instance_id=instance_id)
+        endpoint = production_endpoint(
+            config, keys, accept, instance_id=instance_id, on_secrets=keylog
+        )
         super().__init__(endpoint, on_event, config.max_events, qlog)
         shared = transport.get_extra_info("socket")
         if shared is None:
@@ -232,11 +245,11 @@ class Attachment(_SocketHeart):
         # A duplicate of the descriptor: sending does not go through the application's queue.
         self._socket = socket.socket(fileno=os.dup(shared.fileno()))
 
-    def _transmit(self, data: bytes, address: Address) -> None:
+    def _transmit(self, data: bytes, address: Address) -> bool:
         """Let go of the socket with the application's transport, else the port stays bound."""
         if self._transport.is_closing():
             self._release()
-        super()._transmit(data, address)
+        return super()._transmit(data, address)
 
     def receive_datagram(self, data: bytes, addr: Address) -> bool:
         """Take a datagram in. True: it was kaudp's. False: it is the application's, untouched."""
@@ -282,6 +295,7 @@ def attach(
     ahead_of: asyncio.DatagramProtocol | None = None,
     qlog: Qlog | None = None,
     instance_id: bytes | None = None,
+    keylog: OnSecrets | None = None,
 ) -> Attachment:
     """Link kaudp into a `DatagramProtocol`: call this in `connection_made`.
 
@@ -289,12 +303,13 @@ def attach(
     name the protocol as `ahead_of`, such as an aioquic server or client on the same socket,
     and kaudp takes the first look by itself. Events go to `on_event`, or else wait in
     `attachment.events()`. Without `config` it is `Config.server()` where sessions are accepted,
-    `Config.wan()` elsewhere. A `QlogFile` as `qlog` notes what happens. An `instance_id` of 8
-    bytes, kept across restarts, lets peers report `PeerRestarted` and go on with their sessions.
+    `Config.wan()` elsewhere. A `QlogFile` as `qlog` notes what happens; a `KeylogFile` as `keylog`
+    the secrets, for looking into a capture. An `instance_id` of 8 bytes, kept across restarts, lets
+    peers report `PeerRestarted` and go on with their sessions.
     No option of the socket is changed. Spec: KA-2-7.
     """
     chosen = config or (Config.server() if accept else Config.wan())
-    attachment = Attachment(transport, keys, chosen, accept, on_event, qlog, instance_id)
+    attachment = Attachment(transport, keys, chosen, accept, on_event, qlog, keylog, instance_id)
     if ahead_of is not None:
         _look_first(attachment, ahead_of)
     return attachment

@@ -15,12 +15,13 @@ from kaudp.wire.codec import InitPayload, ResponsePayload, TransportHeader
 from kaudp.wire.cookies import NO_COOKIE, open_cookie, seal_cookie
 from kaudp.wire.grammar import COOKIE_NONCE_BYTES, FrameType
 from kaudp.wire.keys import PresharedKey
-from kaudp.wire.noise import Initiator, Responder
+from kaudp.wire.noise import Initiator, Responder, Secrets
 from kaudp.wire.seal import FrameKeys, PhaseLimits, session_keys
 
 EPHEMERAL_SECRET_BYTES: Final = 32
 
 Entropy = Callable[[int], bytes]
+OnSecrets = Callable[[bytes, bytes], object]
 
 
 @dataclass(slots=True)
@@ -53,7 +54,9 @@ class Initiation(Protocol):
     def open_cookie(self, data: bytes) -> bytes:
         """Give the cookie that a COOKIE brings, or raise `Refused`."""
 
-    def complete(self, data: bytes) -> tuple[ResponsePayload, FrameKeys]:
+    def complete(
+        self, data: bytes, on_secrets: OnSecrets | None
+    ) -> tuple[ResponsePayload, FrameKeys]:
         """Read a RESPONSE, or raise `Refused` and stay as it was."""
 
 
@@ -65,7 +68,9 @@ class OpenedInit(Protocol):
     sender_session_id: bytes
     payload: InitPayload
 
-    def respond(self, answer: ResponsePayload, entropy: Entropy) -> tuple[bytes, FrameKeys]:
+    def respond(
+        self, answer: ResponsePayload, entropy: Entropy, on_secrets: OnSecrets | None
+    ) -> tuple[bytes, FrameKeys]:
         """Write the RESPONSE. Raises `Refused`."""
 
 
@@ -111,12 +116,17 @@ class NoiseInitiation:
         """Give the cookie that a COOKIE brings, or raise `Refused`. Spec: KA-4.5-5."""
         return open_cookie(self._psk.secret, self.init, data)
 
-    def complete(self, data: bytes) -> tuple[ResponsePayload, FrameKeys]:
+    def complete(
+        self, data: bytes, on_secrets: OnSecrets | None
+    ) -> tuple[ResponsePayload, FrameKeys]:
         """Open RESPONSE, or raise `Refused`. Spec: KA-4.3-6."""
         header = codec.parse_response_header(data)
         sealed = codec.sealed_payload_of(FrameType.RESPONSE, data)
         plaintext, secrets = self.noise.read_message_2(header.ephemeral, sealed)
-        return codec.parse_response_payload(plaintext), session_keys(secrets, initiator=True)
+        payload = codec.parse_response_payload(plaintext)
+        if on_secrets is not None:
+            _tell(on_secrets, secrets, header.receiver_session_id, payload.sender_session_id)
+        return payload, session_keys(secrets, initiator=True)
 
 
 class OpenedNoiseInit:
@@ -141,12 +151,23 @@ class OpenedNoiseInit:
         nonce = entropy(COOKIE_NONCE_BYTES)
         return seal_cookie(self._psk.secret, self.data, self.sender_session_id, nonce, cookie)
 
-    def respond(self, answer: ResponsePayload, entropy: Entropy) -> tuple[bytes, FrameKeys]:
+    def respond(
+        self, answer: ResponsePayload, entropy: Entropy, on_secrets: OnSecrets | None
+    ) -> tuple[bytes, FrameKeys]:
         """Seal the RESPONSE, or raise `Refused`. Spec: KA-4.3-7."""
         plaintext = codec.build_response_payload(answer)
         message = self.noise.write_message_2(entropy(EPHEMERAL_SECRET_BYTES), plaintext)
         response = codec.build_response(self.sender_session_id, *message)
-        return response, session_keys(self.noise.split(), initiator=False)
+        secrets = self.noise.split()
+        if on_secrets is not None:
+            _tell(on_secrets, secrets, self.sender_session_id, answer.sender_session_id)
+        return response, session_keys(secrets, initiator=False)
+
+
+def _tell(on_secrets: OnSecrets, secrets: Secrets, initiator: bytes, responder: bytes) -> None:
+    """Tell the secret of each direction under the session id that its frames bear."""
+    on_secrets(responder, secrets.initiator_to_responder)
+    on_secrets(initiator, secrets.responder_to_initiator)
 
 
 class NoKeys:
@@ -185,7 +206,9 @@ class CarriedInitiation:
         """Refuse: QUIC has validated the address."""
         raise Refused(DropReason.NOT_KAUDP, "no cookies inside QUIC")
 
-    def complete(self, data: bytes) -> tuple[ResponsePayload, FrameKeys]:
+    def complete(
+        self, data: bytes, on_secrets: OnSecrets | None
+    ) -> tuple[ResponsePayload, FrameKeys]:
         """Read RESPONSE, or raise `Refused`."""
         _, plaintext = codec.parse_carried(data)
         return codec.parse_response_payload(plaintext), NO_KEYS
@@ -201,7 +224,9 @@ class OpenedCarriedInit:
         self.data = data
         self.sender_session_id, self.payload = codec.parse_carried_init(data)
 
-    def respond(self, answer: ResponsePayload, entropy: Entropy) -> tuple[bytes, FrameKeys]:
+    def respond(
+        self, answer: ResponsePayload, entropy: Entropy, on_secrets: OnSecrets | None
+    ) -> tuple[bytes, FrameKeys]:
         """Write the RESPONSE."""
         plaintext = codec.build_response_payload(answer)
         return codec.build_carried(FrameType.RESPONSE, self.sender_session_id, plaintext), NO_KEYS

@@ -14,9 +14,9 @@ CLOCKS = (
     "whole. offset: after each, at its t4, peer's clock less own one lies from `low` to `high`, "
     "both of which count from those instants; `began_anew` tells that it had nothing in common "
     "with those before; `offset` (of the times of day, ns) is the middle, `error` half of the "
-    "width. All numbers are such that no division leaves a rest. variation: `steps` holds the one-way-delay variation "
-    "after each sample, of what goes out and of what comes in; a div b is floored for a negative a "
-    "too."
+    "width. All numbers are such that no division leaves a rest. variation: `steps` holds the "
+    "one-way-delay variation after each sample, of what goes out and of what comes in; a div b is "
+    "floored for a negative a too."
 )
 DRIFT_PPM = 200
 ROUNDING = 1 * MICROSECOND

@@ -14,6 +14,7 @@ PUBLIC = {
     *("Session", "SessionClosed", "SessionDown", "SessionHalfOpen", "SessionStateError"),
     *("IntervalChanged", "KeyChanged", "KeyChangeFailed", "SessionAdminDown"),
     *("SessionSuspect", "SessionUp", "State", "Stats", "attach", "connect", "serve"),
+    *("KeylogFile", "Tally", "metrics_collector"),
 }
 
 

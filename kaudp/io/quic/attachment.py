@@ -17,7 +17,8 @@ from kaudp.config import Config
 from kaudp.core.endpoint import AcceptHook
 from kaudp.core.paths import Address
 from kaudp.core.session import Session
-from kaudp.errors import ConfigError, QuicError, SessionStateError
+from kaudp.core.totals import Totals
+from kaudp.errors import ConfigError, DropReason, QuicError, SessionStateError
 from kaudp.events import (
     QUIC_ALPN,
     CloseReason,
@@ -34,6 +35,7 @@ from kaudp.events import (
 from kaudp.io.clock import now_ns
 from kaudp.io.driver import Driver, production_endpoint
 from kaudp.io.heart import Connection, EventCallback, Pollable
+from kaudp.io.logs import Refusals
 from kaudp.io.qlog import Qlog
 from kaudp.io.quic import internals
 from kaudp.io.quic.carriage import Carriage, Taken
@@ -76,7 +78,11 @@ class QuicAttachment(Connection):
         qlog: Qlog | None = None,
         on_gone: Callable[["QuicAttachment"], object] | None = None,
         address: Address | None = None,
+        totals: Totals | None = None,
+        refusals: Refusals | None = None,
     ) -> None:
+        self._totals = totals or Totals()
+        self._refusals = refusals or Refusals()
         self.protocol = protocol
         self._qlogs = () if qlog is None else (qlog,)
         self._on_gone = on_gone
@@ -204,11 +210,15 @@ class QuicAttachment(Connection):
 
     def _take_frames(self, taken: Taken) -> Iterable[QuicEvent]:
         if taken.refused is not None:
-            self.counters[taken.refused] += 1
+            self._count_refused(taken.refused)
         consumed = True
         for frame in taken.frames:
             consumed = self._receive(frame, taken)
         return taken.passed if consumed else taken.otherwise
+
+    def _count_refused(self, reason: DropReason) -> None:
+        self.counters[reason] += 1
+        self._refusals.note(reason, internals.peer_address(self._quic), self._driver.now)
 
     def transmitting(self) -> None:
         """Let nothing out after a stateless reset: the peer has no connection (RFC 9000, 10.3)."""
@@ -297,9 +307,10 @@ class QuicAttachment(Connection):
             self._announce(IntervalAdjusted(session, self._driver.now, asked, given, why))
 
     def _make_driver(self, config: Config, *, accept: bool | AcceptHook) -> Driver:
-        endpoint = production_endpoint(config, self._carried, accept)
+        endpoint = production_endpoint(config, self._carried, accept, totals=self._totals)
         # What the session says while it waits for QUIC goes nowhere.
-        return Driver(endpoint, self._transmit, qlogs=self._qlogs if self._begun else ())
+        qlogs = self._qlogs if self._begun else ()
+        return Driver(endpoint, self._transmit, qlogs=qlogs, refusals=self._refusals)
 
     def _connect(self) -> Session:
         address = internals.peer_address(self._quic) or self._address
@@ -328,15 +339,16 @@ class QuicAttachment(Connection):
 
     # Frames out and in.
 
-    def _transmit(self, frame: bytes, address: Address) -> None:
-        """Queue a frame; where it goes is QUIC's to decide."""
+    def _transmit(self, frame: bytes, address: Address) -> bool:
+        """Queue a frame, or tell that it is dropped; where it goes is QUIC's to decide."""
         if self._carrier_ended or self._carriage.current is None:
-            return
+            return False
         dropped = self._carriage.send(frame, self._driver.now)
         if dropped:
             self.unsent[dropped] += 1
-        else:
-            self._queued = True
+            return False
+        self._queued = True
+        return True
 
     def _receive(self, frame: bytes, taken: Taken) -> bool:
         """Take a frame in; a responder answers in the mode it came in. Spec: KA-14.5-3.
@@ -399,7 +411,8 @@ class QuicAttachment(Connection):
 
     def _announce(self, event: Event) -> None:
         """Tell an event of this adapter's own."""
-        self._note(event)
+        self._totals.events[type(event).__name__] += 1
+        self._driver.note(event)
         self._tell(event)
 
     def _is_last(self, event: Event) -> bool:

@@ -15,10 +15,12 @@ from kaudp.config import Config
 from kaudp.core.endpoint import AcceptHook
 from kaudp.core.paths import Address
 from kaudp.core.session import Session
+from kaudp.core.totals import Tally, Totals, by_state
 from kaudp.errors import ConfigError, DropReason
 from kaudp.events import QUIC_ALPN, CloseReason
 from kaudp.io import sockets
 from kaudp.io.heart import Announcer, Heart, Server
+from kaudp.io.logs import Refusals
 from kaudp.io.qlog import Qlog
 from kaudp.io.quic import internals
 from kaudp.io.quic.attachment import QuicAttachment
@@ -26,6 +28,7 @@ from kaudp.io.quic.carriers import CONTEXT_ID
 from kaudp.io.quic.modes import MAX_DATAGRAM_FRAME_SIZE
 from kaudp.io.udp import Attachment, attach
 from kaudp.wire.keys import KeySource
+from kaudp.wire.suites import OnSecrets
 
 TOO_MANY: Final = CloseReason.ADMINISTRATIVE
 
@@ -42,19 +45,21 @@ class QuicServer(Announcer, Server):
         accept: bool | AcceptHook,
         keys: KeySource | None,
         qlog: Qlog | None,
+        keylog: OnSecrets | None,
         instance_id: bytes | None,
     ) -> None:
-        super().__init__(None, config.max_events)
+        super().__init__(None, config.max_events, Totals())
         self._instance_id = instance_id
         self._host, self._port = host, port
         self._config = config
         self._accept = accept
         self._keys = keys
         self._qlog = qlog
+        self._keylog = keylog
+        self._refusals = Refusals()
         self._configuration = _configuration(quic)
         self._attachments: set[QuicAttachment] = set()
         self._serving: set[QuicAttachment] = set()
-        self._counted: Counter[DropReason] = Counter()
         self._udp: Attachment | None = None
         self._server: Any = None
 
@@ -66,7 +71,14 @@ class QuicServer(Announcer, Server):
     @property
     def counters(self) -> Counter[DropReason]:
         """Datagrams refused, by reason. Spec: section 12."""
-        return sum((heart.counters for heart in self._hearts()), start=Counter(self._counted))
+        over_udp: Counter[DropReason] = Counter() if self._udp is None else self._udp.counters
+        return self._totals.refused + over_udp
+
+    def tally(self) -> Tally:
+        """Count the sessions by state, and give a copy of the totals."""
+        states = [state for heart in self._hearts() for state in heart.states()]
+        over_udp = Totals() if self._udp is None else self._udp.tally().totals
+        return Tally(by_state(states), self._totals + over_udp)
 
     @property
     def address(self) -> Any:  # noqa: ANN401
@@ -89,6 +101,7 @@ class QuicServer(Announcer, Server):
             await asyncio.gather(*(heart.close(reason) for heart in hearts))
         finally:
             self._closed = True
+            self._refusals.flush()
             self._news.set()
             self._server.close()
 
@@ -115,6 +128,7 @@ class QuicServer(Announcer, Server):
                 ahead_of=self._server,
                 qlog=self._qlog,
                 instance_id=self._instance_id,
+                keylog=self._keylog,
             )
 
     def _make(
@@ -136,6 +150,8 @@ class QuicServer(Announcer, Server):
             on_event=self._tell,
             on_gone=self._forget,
             qlog=self._qlog,
+            totals=self._totals,
+            refusals=self._refusals,
         )
         self._attachments.add(attachment)
         return protocol
@@ -153,7 +169,6 @@ class QuicServer(Announcer, Server):
     def _forget(self, attachment: QuicAttachment) -> None:
         self._attachments.discard(attachment)
         self._serving.discard(attachment)
-        self._counted += attachment.counters
 
     def _hearts(self) -> list[Heart]:
         return [*self._attachments, *([self._udp] if self._udp is not None else [])]
