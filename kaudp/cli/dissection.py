@@ -24,7 +24,7 @@ from kaudp.wire import codec, grammar
 from kaudp.wire.grammar import KEY_PHASE, AddressFamily, FrameType
 from kaudp.wire.keys import PresharedKey
 from kaudp.wire.noise import Responder
-from kaudp.wire.seal import OneKey
+from kaudp.wire.seal import OneKey, Phase
 
 # With the default of a change a day, two months.
 _MAX_PHASES: Final = 64
