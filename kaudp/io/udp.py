@@ -135,7 +135,10 @@ class UdpConnection(_SocketHeart, Connection):
         return address
 
     def _notice(self, event: Event) -> None:
-        if isinstance(event, SessionDown) and (self._task is None or self._task.done()):
+        if isinstance(event, SessionDown):
+            # What still sleeps since the last DOWN would let this one wait.
+            if self._task is not None:
+                self._task.cancel()
             self._task = self._loop.create_task(self._look_up_while_down())
 
     async def _try_others(self, candidates: list[tuple[Any, ...]]) -> None:
