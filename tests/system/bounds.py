@@ -71,6 +71,16 @@ def reunion(client: Config, server: Config, pto: int, outage: int) -> int:
     return max(first_init, outage + SECOND // 2) + SLACK
 
 
+def recognition(client: Config, server: Config, pto: int) -> int:
+    """Give how long after its suspicion a client knows that a server which runs again restarted.
+
+    INIT goes out with the third probe of the suspicion, so two spacings after the first, and is
+    answered one round trip later. Spec: KA-7.4-2, KA-7.4-5, KA-7.4-6.
+    """
+    spacing = max(client.suspicion_interval_ms, server.suspicion_receive_interval_ms)
+    return (MIN_UNANSWERED - 1) * max(spacing * MILLISECOND, pto) + pto + SLACK
+
+
 def likely(trials: int, rate: float) -> range:
     """Give the counts that are likely where each trial hits with this rate, by exact tails."""
     if rate in (0, 1):

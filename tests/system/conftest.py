@@ -1,4 +1,4 @@
-"""All scenarios of the collected tests run side by side, once; each test judges one record."""
+"""All scenarios of the collected tests run once, most side by side; each test judges one record."""
 
 import os
 from collections.abc import Iterator

@@ -1,17 +1,23 @@
 """One peer of a system test; it runs in a network namespace and uses the public API only.
 
     peer.py serve         URL --key KEY --config JSON [--stats-every SECONDS]
-    peer.py connect       URL --key KEY --config JSON [--stats-every SECONDS]
+    peer.py connect       URL --key KEY --config JSON [--stats-every SECONDS] [--instance HEX]
+    peer.py attach        URL --key KEY --config JSON [--stats-every SECONDS]
+    peer.py crowd-serve   URL --key KEY --config JSON
+    peer.py crowd-connect URL --key KEY --config JSON --sessions COUNT
+    peer.py attack        URL --key KEY --device NAME
     peer.py control-serve URL --after SECONDS [--after SECONDS ...]
     peer.py control-ask   URL
     peer.py quic-serve    URL --tls FOLDER [--config JSON] [--after SECONDS ...]
     peer.py quic-ask      URL --tls FOLDER [--config JSON]
 
 JSON holds the fields of a `kaudp.Config`. For a quic:// URL `serve` and `connect` take --tls in
-place of --key, the folder of the server's certificate; `connect` also --alpn, what to offer. The
-control modes are a plain UDP flow without kaudp: one request, then silence, and the answers that
-far later. The quic modes are an application of aioquic's, see `applications.py`; kaudp is attached
-to it where there is a configuration.
+place of --key, the folder of the server's certificate; `connect` also --alpn, what to offer.
+`attach` connects from an application's socket, which is bound to no address. The crowd modes are
+many sessions in one process, see `crowds.py`; `attack` floods their server from the router, see
+`attacker.py`. The control modes are a plain UDP flow without kaudp: one request, then silence, and
+the answers that far later. The quic modes are an application of aioquic's, see `applications.py`;
+kaudp is attached to it where there is a configuration.
 
 It prints one JSON line for each event, with the two facts at that time, and statistics now and
 then. It stops on SIGTERM, or when its standard input closes: whoever started it is gone.
@@ -37,6 +43,8 @@ from tests.system.applications import (
     quic_serve,
     server_configuration,
 )
+from tests.system.attacker import attack
+from tests.system.crowds import crowd_connect, crowd_serve
 from tests.system.telling import attend, now, plain, tell
 
 
@@ -57,6 +65,9 @@ def arguments() -> argparse.Namespace:
         chosen.add_argument("--alpn", default="kaudp/1")
         chosen.add_argument("--config", type=config_from_text)
         chosen.add_argument("--stats-every", type=float, default=1.0)
+        chosen.add_argument("--instance", type=bytes.fromhex)
+        chosen.add_argument("--sessions", type=int)
+        chosen.add_argument("--device")
         chosen.add_argument("--after", type=float, action="append", default=[])
     return parser.parse_args()
 
@@ -98,10 +109,44 @@ async def connect(given: argparse.Namespace, stop: asyncio.Event) -> None:
     """Keep one session and tell what becomes of it."""
     quic = client_configuration(given.tls) if given.tls else None
     opening = kaudp.connect(
-        given.url, key=given.key, config=given.config, quic=quic, alpn=given.alpn
+        given.url,
+        key=given.key,
+        config=given.config,
+        quic=quic,
+        alpn=given.alpn,
+        instance_id=given.instance,
     )
     async with opening as connection:
         await attend(connection, given.stats_every, stop)
+
+
+async def attach(given: argparse.Namespace, stop: asyncio.Event) -> None:
+    """Keep one session from the socket of an application, which has nothing else to say."""
+    application = Application(given)
+    opening = asyncio.get_running_loop().create_datagram_endpoint(
+        lambda: application, local_addr=("0.0.0.0", 0)
+    )
+    transport, _ = await opening
+    application.heart.connect(address_of(given.url), given.key)
+    await attend(application.heart, given.stats_every, stop)
+    await application.heart.close()
+    transport.close()
+
+
+class Application(asyncio.DatagramProtocol):
+    """An application that kaudp is attached to."""
+
+    def __init__(self, given: argparse.Namespace) -> None:
+        self._given = given
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Attach kaudp."""
+        self.heart = kaudp.attach(transport, keys=self._given.key, config=self._given.config)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        """Tell what kaudp leaves to the application."""
+        if not self.heart.receive_datagram(data, addr):
+            tell("Stranger", now(), data=data.hex(), address=addr)
 
 
 async def control_serve(given: argparse.Namespace, stop: asyncio.Event) -> None:
@@ -159,6 +204,10 @@ Mode = Callable[[argparse.Namespace, asyncio.Event], Coroutine[Any, Any, None]]
 MODES: dict[str, Mode] = {
     "serve": serve,
     "connect": connect,
+    "attach": attach,
+    "crowd-serve": crowd_serve,
+    "crowd-connect": crowd_connect,
+    "attack": attack,
     "control-serve": control_serve,
     "control-ask": control_ask,
     "quic-serve": quic_serve,

@@ -22,6 +22,7 @@ from kaudp import Config, PresharedKey
 from tests.system import bounds
 from tests.system.actors import Actor
 from tests.system.applications import ALPN as APPLICATION
+from tests.system.attacker import STRANGERS
 from tests.system.certificate import make_certificate
 from tests.system.peer import config_to_text
 from tests.system.record import SECOND, Missing, Record, now
@@ -47,18 +48,23 @@ ONE_WAY_S = 25
 # With the detection some 34 s: below aioquic's idle timeout of 60 s.
 LONG_CUT_S = 30
 LAST_REPORT_S = 3
+HANDSHAKES_SHARE = 0.2
+# Until all that a flood can make the server hold is there: see test_flood.
+WARM_UP_S = 8
 
 
 class Carrier(Enum):
     """What carries the heartbeats, and who takes part.
 
     Over UDP and in QUIC datagrams both sides run kaudp, on a socket or connection of their own.
-    With PING the server is an application of aioquic's without kaudp; the client has a connection
-    of kaudp's own. With ATTACHED_PING kaudp is attached to the application's client, and with
-    MUTUAL_PING to both of its ends.
+    With ATTACHED the client's UDP socket is an application's, bound to no address. With PING the
+    server is an application of aioquic's without kaudp; the client has a connection of kaudp's own.
+    With ATTACHED_PING kaudp is attached to the application's client, and with MUTUAL_PING to both
+    of its ends.
     """
 
     UDP = "udp"
+    ATTACHED = "attached"
     DATAGRAM = "datagram"
     PING = "ping"
     ATTACHED_PING = "attached ping"
@@ -67,12 +73,24 @@ class Carrier(Enum):
     @property
     def scheme(self) -> str:
         """The scheme of its URLs."""
-        return "udp" if self is Carrier.UDP else "quic"
+        return "udp" if self in (Carrier.UDP, Carrier.ATTACHED) else "quic"
+
+    @property
+    def over_udp(self) -> bool:
+        """Whether no QUIC is in it."""
+        return self.scheme == "udp"
 
     @property
     def sides(self) -> tuple[str, ...]:
         """The sides that have a session."""
         return SIDES[:1] if self in (Carrier.PING, Carrier.ATTACHED_PING) else SIDES
+
+
+CLIENT_MODES = {
+    Carrier.ATTACHED: "attach",
+    Carrier.ATTACHED_PING: "quic-ask",
+    Carrier.MUTUAL_PING: "quic-ask",
+}
 
 
 class Gate:
@@ -125,14 +143,19 @@ class Stage:
         """Start a server and a client, and wait until all sides with a session are UP."""
         since = now()
         self.serve()
+        self.ask()
+        self.wait_for("SessionUp", self.case.sides, since, START_S)
+
+    def ask(self) -> None:
+        """Start a client."""
         url, carrier = self._url(SERVER, PORT), self.case.carrier
         settings = self._settings(self.case.client)
         if carrier is Carrier.PING:
             settings = (*settings, f"--alpn={APPLICATION}")
-        attached = carrier in (Carrier.ATTACHED_PING, Carrier.MUTUAL_PING)
-        mode = "quic-ask" if attached else "connect"
+        if self.case.instance:
+            settings = (*settings, f"--instance={self.case.instance}")
+        mode = CLIENT_MODES.get(carrier, "connect")
         self.client = self._act("client", self.network.client, mode, url, *settings)
-        self.wait_for("SessionUp", self.case.sides, since, START_S)
 
     def serve(self) -> None:
         """Start a server and wait until it listens."""
@@ -143,7 +166,8 @@ class Stage:
             settings = self._talk()
         elif carrier is Carrier.PING:
             settings = settings[:1]
-        mode = "serve" if carrier in (Carrier.UDP, Carrier.DATAGRAM) else "quic-serve"
+        own = carrier.over_udp or carrier is Carrier.DATAGRAM
+        mode = "serve" if own else "quic-serve"
         self.server = self._act("server", self.network.server, mode, url, *settings)
         self.wait_for("Ready", ("server",), since, START_S)
 
@@ -151,10 +175,38 @@ class Stage:
         """Start the flow without kaudp: of UDP packets, or the application's own."""
         since = now()
         serve, ask = self._url(ANY, CONTROL_PORT), self._url(SERVER, CONTROL_PORT)
-        kind = "control" if self.case.carrier is Carrier.UDP else "quic"
+        kind = "control" if self.case.carrier.over_udp else "quic"
         self._act("answerer", self.network.server, f"{kind}-serve", serve, *self._talk())
         self.wait_for("Ready", ("answerer",), since, START_S)
         self._act("asker", self.network.client, f"{kind}-ask", ask, f"--tls={self._folder}")
+
+    def gather(self) -> None:
+        """Start a server, somebody who listens on the router, and many clients; wait for all."""
+        since = now()
+        everywhere, there = self._url(ANY, PORT), self._url(SERVER, PORT)
+        key, judging = self._settings(self.case.server)
+        outer, router, inner = self.network.server, self.network.router, self.network.client
+        device = f"--device={Way.TO_CLIENT.value}"
+        self.server = self._act("server", outer, "crowd-serve", everywhere, key, judging)
+        self.attacker = self._act("attacker", router, "attack", there, key, device)
+        self.wait_for("Ready", ("server", "attacker"), since, START_S)
+        settings = (*self._settings(self.case.client), f"--sessions={self.case.crowd}")
+        self.client = self._act("client", inner, "crowd-connect", there, *settings)
+        self.wait_for("Assembled", ("client",), since, START_S)
+
+    def census(self, when: str) -> None:
+        """Let both sides count their sessions."""
+        since = now()
+        self.record.add("stage", "Counting", when=when)
+        for actor in (self.server, self.client):
+            actor.send(signal.SIGUSR1)
+        self.wait_for("Census", SIDES, since, PATIENCE_S)
+
+    def turn(self, kind: str) -> None:
+        """Let the attacker begin, or end, and wait until it tells so."""
+        since = now()
+        self.attacker.send(signal.SIGUSR1)
+        self.wait_for(kind, ("attacker",), since, PATIENCE_S)
 
     def leave(self) -> None:
         """Stop both sides in order."""
@@ -173,6 +225,10 @@ class Stage:
     def left(self) -> float:
         """Tell how many seconds of the scenario are left."""
         return max(0.0, self._ends - time.monotonic())
+
+    def spent(self) -> float:
+        """Tell how many seconds of the scenario are over."""
+        return self.seconds - self.left()
 
     def rounds(self, seconds: float) -> Iterator[int]:
         """Count rounds while there is time for one more; the first is always run."""
@@ -201,6 +257,19 @@ class Stage:
         for who in sides:
             self.record.wait(seconds, f"{kind} of {who}", partial(self._seen, kind, who, since))
 
+    def wait_round_trip(self) -> None:
+        """Wait until the client has an answer to a probe whose next is most of T away.
+
+        That is not so for the first one under new keys. Spec: KA-8.2-2.
+        """
+        since = now()
+
+        def seen() -> bool:
+            found = self.record.all("RoundTrip", "client", since)
+            return any(each["packet_number"] > 1 for each in found)
+
+        self.record.wait(2 * PATIENCE_S, "a round trip", seen)
+
     def wait_up(self, sides: Iterable[str], since: int) -> None:
         """Wait for UP, longer than the bound."""
         bound = bounds.recovery(self.case.client, self.case.server, SECOND) / SECOND
@@ -227,8 +296,8 @@ class Stage:
 
     def note_drops(self) -> None:
         """Write down how many frames of the session the router has dropped each way."""
-        quic = self.case.carrier is not Carrier.UDP
-        dropped = self.network.quic_frames_dropped if quic else self.network.frames_dropped
+        over_udp = self.case.carrier.over_udp
+        dropped = self.network.frames_dropped if over_udp else self.network.quic_frames_dropped
         drops = {way.name: dropped(way) for way in BOTH_WAYS}
         self.record.add("router", "Drops", **drops)
 
@@ -254,7 +323,7 @@ class Stage:
 
     def _settings(self, config: Config) -> tuple[str, ...]:
         # One word: one key in 64 begins with "-", and would be taken for an option.
-        over_udp = self.case.carrier is Carrier.UDP
+        over_udp = self.case.carrier.over_udp
         secret = f"--key={self.key}" if over_udp else f"--tls={self._folder}"
         return secret, f"--config={config_to_text(config)}"
 
@@ -299,6 +368,33 @@ def rebinding(stage: Stage) -> None:
             stage.wait_for(kind, (who,), at, PATIENCE_S)
         stage.settle(3)
         stage.note_mappings()
+
+
+def moving(stage: Stage) -> None:
+    """Give the client's host another address; its socket is bound to none."""
+    stage.network.translate_nothing()
+    stage.pair()
+    stage.begin()
+    for _ in stage.rounds(10):
+        stage.settle()
+        at = stage.fault("client moved", stage.network.move_client)
+        for who, kind in stage.case.rebinding_told:
+            stage.wait_for(kind, (who,), at, PATIENCE_S)
+        stage.settle(3)
+
+
+def moving_bound(stage: Stage) -> None:
+    """Do the same to a client whose socket keeps the address that is gone: a connected one."""
+    stage.network.translate_nothing()
+    stage.pair()
+    stage.begin()
+    for _ in stage.rounds(20):
+        stage.settle()
+        at = stage.fault("client moved", stage.network.move_client)
+        stage.wait_down(("client",), at)
+        stage.wait_up(("client",), at)
+        stage.wait_for("PeerAddressChanged", ("server",), at, PATIENCE_S)
+        stage.settle(3)
 
 
 def loss(percent: float) -> Callable[[Stage], None]:
@@ -413,9 +509,58 @@ def restart(stage: Stage) -> None:
     stage.settle(4)
 
 
+def quick_restart(stage: Stage) -> None:
+    """Kill the server just after a round trip; another is there before the next probe."""
+    stage.pair()
+    stage.begin()
+    for _ in stage.rounds(15):
+        stage.wait_round_trip()
+        stage.fault("server killed", stage.server.kill)
+        at = stage.mend("server started", stage.serve)
+        stage.wait_for("PeerRestarted", ("client",), at, PATIENCE_S)
+        stage.wait_up(SIDES, at)
+    stage.settle(3)
+
+
+def client_restart(stage: Stage) -> None:
+    """Kill the client and start another in its place, with the same instance id."""
+    stage.pair()
+    stage.begin()
+    for _ in stage.rounds(15):
+        stage.settle()
+        stage.fault("client killed", stage.client.kill)
+        at = stage.mend("client started", stage.ask)
+        stage.wait_for("PeerRestarted", ("server",), at, START_S)
+        stage.wait_for("SessionUp", ("client",), at, PATIENCE_S)
+    stage.settle()
+
+
+def flood(stage: Stage) -> None:
+    """Keep a crowd UP whose server somebody on the path floods from many addresses, twice."""
+    stage.network.answer_nothing(str(STRANGERS))
+    stage.gather()
+    stage.begin()
+    mixed = 1 - HANDSHAKES_SHARE
+    for until in (mixed * stage.seconds, stage.seconds):
+        stage.census("before")
+        stage.turn("FloodBegins")
+        stage.record.rest(WARM_UP_S)
+        stage.census("warm")
+        stage.record.rest(max(0, until - stage.spent()))
+        stage.turn("FloodEnds")
+        stage.census("after")
+    stage.record.rest(LAST_REPORT_S)
+    stage.census("end")
+    stage.leave()
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One scenario with its settings; `convicts` are the sides that a fault may bring DOWN."""
+    """One scenario with its settings; `convicts` are the sides that a fault may bring DOWN.
+
+    `instance` is an instance id of the client that outlasts its process, in hexadecimal. A `crowd`
+    is so many clients in one process. What loads the machine is run `alone`, after all others.
+    """
 
     name: str
     script: Callable[[Stage], None]
@@ -424,6 +569,9 @@ class Case:
     server: Config = RESPONDER
     seconds: float = 60
     carrier: Carrier = Carrier.UDP
+    instance: str = ""
+    crowd: int = 0
+    alone: bool = False
 
     @property
     def interval(self) -> int:
@@ -459,6 +607,12 @@ CASES = {
         Case("frozen-server", frozen("server"), frozenset({"client"})),
         Case("frozen-client", frozen("client"), frozenset({"server"})),
         Case("restart", restart, frozenset({"client"})),
+        Case("quick-restart", quick_restart, client=Config.wan(report_round_trips=True)),
+        Case("client-restart", client_restart, client=WAN, instance="00112233445566ff"),
+        Case("rebinding", rebinding),
+        Case("moving", moving, carrier=Carrier.ATTACHED),
+        Case("moving-bound", moving_bound, frozenset(SIDES)),
+        Case("flood", flood, client=WAN, seconds=46, crowd=1_000, alone=True),
         *(
             Case(f"quic-binding-{name}", quic_binding, client=WAN, seconds=80, carrier=carrier)
             for name, carrier in (

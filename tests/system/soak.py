@@ -4,8 +4,9 @@
     python tests/system/soak.py --minutes 5 --cases loss-30 cut restart --json soak.json
 
 Needs root, ip, nft, conntrack and sysctl. Steady scenarios last the whole time, faults are
-repeated. Ctrl-C, or SIGTERM, ends it early: namespaces are removed, and what was seen is printed.
-It exits with 1 if a DOWN was false or a scenario could not go on.
+repeated; what needs the machine for itself, as the floods do, comes after the others. Ctrl-C, or
+SIGTERM, ends it early: namespaces are removed, and what was seen is printed. It exits with 1 if a
+DOWN was false or a scenario could not go on.
 """
 
 import argparse
@@ -90,6 +91,29 @@ def show(results: list[dict[str, Any]]) -> None:
     for result in results:
         for who in CASES[result["case"]].sides:
             print(columns.format(*row(result, who)))
+        for flood in result["floods"]:
+            print(*told(flood), sep="\n")
+
+
+def told(flood: dict[str, Any]) -> list[str]:
+    """Give the lines of one flood."""
+    suspicions, megabyte = flood["suspicions"], 1e6
+    return [
+        f"  flood of {flood['seconds']:.0f} s: {flood['sent_per_s']:.0f} datagrams/s beside"
+        f" {flood['good_per_s']:.0f} good; the server needs {flood['server_cpu']:.0%} of a core",
+        f"    sent {counts(flood['sent'])}",
+        f"    refused {counts(flood['refused'])}; answered {counts(flood['answers'])};"
+        f" no room in the socket for {flood['dropped_by_kernel']}",
+        f"    bytes sent {flood['bytes_sent']}, back {flood['bytes_back']}; suspicions of clients"
+        f" {suspicions['client']}, of the server {suspicions['server']}",
+        f"    server memory {flood['server_rss'] / megabyte:.1f} MB, grown by"
+        f" {flood['server_growth'] / megabyte:.2f} MB since it was warm",
+    ]
+
+
+def counts(many: dict[str, int]) -> str:
+    """Show what there is of each."""
+    return ", ".join(f"{name} {count}" for name, count in many.items())
 
 
 def row(result: dict[str, Any], who: str) -> tuple[Any, ...]:

@@ -1,6 +1,8 @@
 """What a record says, in figures: for the tests and for the soak."""
 
 import statistics
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +53,54 @@ def false_downs(record: Record) -> list[Entry]:
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class Flood:
+    """One flood: what the attacker tells of it, and the censuses of each side around it.
+
+    They are taken before it, when it has lasted for a while (`warm`), and after it.
+    """
+
+    begins: Entry
+    ends: Entry
+    before: dict[str, Entry]
+    warm: dict[str, Entry]
+    after: dict[str, Entry]
+
+    @property
+    def sent(self) -> int:
+        """Give the number of its datagrams."""
+        return sum(self.ends["sent"].values())
+
+    @property
+    def refused(self) -> Counter[str]:
+        """Give how many datagrams the server refused meanwhile, by reason."""
+        refused = Counter(self.after["server"]["refused"])
+        refused.subtract(self.before["server"]["refused"])
+        return refused
+
+    @property
+    def growth(self) -> int:
+        """Give by how many bytes the server's memory has grown since it was warm."""
+        return int(self.after["server"]["rss"] - self.warm["server"]["rss"])
+
+    def more(self, what: str, who: str) -> Any:
+        """Give by how much a count of one side has grown."""
+        return self.after[who][what] - self.before[who][what]
+
+
+def floods(record: Record) -> Iterator[Flood]:
+    """Give the floods of a record."""
+    bounds = (record.all("FloodBegins"), record.all("FloodEnds"))
+    counted = (_censuses(record, when) for when in ("before", "warm", "after"))
+    for begins, ends, *censuses in zip(*bounds, *counted, strict=True):
+        yield Flood(begins, ends, *censuses)
+
+
+def _censuses(record: Record, when: str) -> list[dict[str, Entry]]:
+    counted = [each.time for each in record.all("Counting") if each["when"] == when]
+    return [{who: record.first("Census", who, at) for who in SIDES} for at in counted]
+
+
 def figures(record: Record) -> dict[str, Any]:
     """Give the figures of one scenario."""
     return {
@@ -62,6 +112,7 @@ def figures(record: Record) -> dict[str, Any]:
         "detection_s": {who: _spread(_detections(record, who)) for who in SIDES},
         "recovery_s": {who: _spread(_recoveries(record, who)) for who in SIDES},
         "loss": _loss(record),
+        "floods": [_flooding(flood) for flood in floods(record)],
     }
 
 
@@ -109,6 +160,28 @@ def _spread(values: list[float]) -> tuple[float, float, float] | None:
     if not values:
         return None
     return min(values), statistics.median(values), max(values)
+
+
+def _flooding(flood: Flood) -> dict[str, Any]:
+    seconds = flood.ends["seconds"]
+    passed = (flood.after["server"].time - flood.before["server"].time) / SECOND
+    return {
+        "seconds": seconds,
+        "good_per_s": flood.begins["good_rate"],
+        "sent_per_s": flood.sent / seconds,
+        "sent": flood.ends["sent"],
+        "due": flood.ends["due"],
+        "refused": dict(flood.refused),
+        "answers": flood.ends["answers"],
+        "bytes_sent": flood.ends["bytes_sent"],
+        "bytes_back": flood.ends["bytes_back"],
+        "dropped_by_kernel": flood.more("dropped", "server"),
+        "suspicions": {who: flood.more("suspicions", who) for who in SIDES},
+        "handshakes": {who: flood.more("handshakes", who) for who in SIDES},
+        "server_cpu": flood.more("cpu_s", "server") / passed,
+        "server_rss": flood.after["server"]["rss"],
+        "server_growth": flood.growth,
+    }
 
 
 def _loss(record: Record) -> dict[str, Any] | None:

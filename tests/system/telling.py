@@ -14,9 +14,10 @@ NUMBERS: dict[kaudp.Session, int] = {}
 FACTS = ("rx_at", "round_trip_at", "probe_timeout", "interval", "stalls")
 
 
-async def attend(
-    heart: kaudp.Server | kaudp.Connection, stats_every: float, stop: asyncio.Event
-) -> None:
+Heart = kaudp.Server | kaudp.Connection | kaudp.Attachment
+
+
+async def attend(heart: Heart, stats_every: float, stop: asyncio.Event) -> None:
     """Tell events and statistics until told to stop; a failure in either ends the program."""
     tell("Ready", now())
     async with asyncio.TaskGroup() as group:
@@ -30,7 +31,7 @@ async def attend(
     tell("Stopping", now())
 
 
-async def tell_events(heart: kaudp.Server | kaudp.Connection) -> None:
+async def tell_events(heart: Heart) -> None:
     """Print each event as it comes."""
     async for event in heart.events():
         tell_event(event)

@@ -160,6 +160,48 @@ class TestRestart:
             assert {up["session"] for up in ups} == {0}
 
 
+@scenarios("quick-restart")
+class TestQuickRestart:
+    """A server that runs again before its client has missed it."""
+
+    def test_it_ran_before_it_was_suspected(self, record: Record) -> None:
+        """Otherwise nothing else here says anything."""
+        for outage in outages(record):
+            suspect = record.first("SessionSuspect", "client", outage.began, outage.ends)
+            assert outage.mended_done < suspect.time
+
+    def test_the_client_knows_it_a_round_trip_after_its_suspicion(self, record: Record) -> None:
+        case = CASES[record.name]
+        for outage in outages(record):
+            suspect = record.first("SessionSuspect", "client", outage.began, outage.ends)
+            (restarted,) = record.all("PeerRestarted", "client", outage.began, outage.ends)
+            pto = suspect.fact("probe_timeout")
+            bound = bounds.recognition(case.client, case.server, pto)
+            assert restarted.time - suspect.time <= bound
+
+    def test_nobody_is_down(self, record: Record) -> None:
+        assert record.all("SessionDown") == []
+
+
+@scenarios("client-restart")
+class TestClientRestart:
+    """A client that is killed and started again, and says so by its instance id."""
+
+    def test_the_server_reports_each_restart_once(self, record: Record) -> None:
+        """KA-4.7-1, KA-7.4-6: with the first PROBE, which follows the client's UP at once."""
+        for outage in outages(record):
+            up = record.first("SessionUp", "client", outage.mended)
+            (restarted,) = record.all("PeerRestarted", "server", outage.began, outage.ends)
+            assert restarted.time - up.time <= bounds.SLACK
+        assert record.all("PeerRestarted", "client") == []
+
+    def test_its_session_at_the_server_goes_on(self, record: Record) -> None:
+        """Otherwise the one of before would go DOWN although the peer lives."""
+        assert {each["session"] for each in record.all("Stats", "server")} == {0}
+        assert {each["session"] for each in record.all("SessionUp", "server")} == {0}
+        assert record.all("SessionDown") == []
+
+
 def assert_recovers(record: Record, who: str, outage: Outage) -> None:
     """Assert that a side is UP in time after the path was mended."""
     case = CASES[record.name]

@@ -4,7 +4,7 @@ import pytest
 
 from tests.system import bounds
 from tests.system.record import Entry, Record
-from tests.system.scenarios import CASES, SIDES, Carrier
+from tests.system.scenarios import CASES, SIDES
 from tests.system.topology import Way
 
 pytestmark = pytest.mark.system
@@ -57,7 +57,7 @@ def test_the_loss_is_what_the_router_dropped(
     record: Record, percent: int, way: Way, sender: str, receiver: str
 ) -> None:
     """To the frame. What was lost just before a handshake is among the unreported (KA-10.1-3)."""
-    others = 0 if CASES[record.name].carrier is Carrier.UDP else QUIC_OTHERS
+    others = 0 if CASES[record.name].carrier.over_udp else QUIC_OTHERS
     dropped = record.last("Drops", "router")[way.name]
     sent, received = record.last("Stats", sender), record.last("Stats", receiver)
     for lost in (sent["lost_out"], received["lost_in"]):

@@ -20,7 +20,7 @@ def test_no_process_complains(record: Record) -> None:
 
 @everywhere
 def test_each_process_ends_in_order_or_by_our_hand(record: Record) -> None:
-    killed = [fault for fault in record.all("Fault") if fault["what"] == "server killed"]
+    killed = [fault for fault in record.all("Fault") if fault["what"].endswith("killed")]
     codes = [exited["code"] for exited in record.all("Exit")]
     assert sorted(code for code in codes if code) == [-9] * len(killed)
 
@@ -45,7 +45,7 @@ def test_no_down_comes_before_its_deadline(record: Record) -> None:
 
 @pytest.mark.parametrize(
     ("record", "who"),
-    [(case.name, who) for case in CASES.values() for who in case.sides],
+    [(case.name, who) for case in CASES.values() if not case.crowd for who in case.sides],
     indirect=["record"],
 )
 def test_each_side_is_up_at_the_end(record: Record, who: str) -> None:

@@ -1,4 +1,4 @@
-"""A NAT that forgets a QUIC connection's mapping and gives it another port."""
+"""A NAT that forgets a flow's mapping (`conntrack -D`) and gives it another port."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.system
 CLOSING = ("SessionDown", "SessionHalfOpen", "SessionClosed", "ConnectFailed")
 
 rebound = pytest.mark.parametrize(
-    "record", ["quic-rebinding-datagram", "quic-rebinding-ping"], indirect=True
+    "record", ["rebinding", "quic-rebinding-datagram", "quic-rebinding-ping"], indirect=True
 )
 
 
@@ -32,6 +32,12 @@ def test_the_session_survives(record: Record) -> None:
     assert [each for kind in CLOSING for each in record.all(kind, until=stopping)] == []
     for who in CASES[record.name].sides:
         assert len({each["session"] for each in record.all("SessionUp", who)}) == 1
+
+
+@rebound
+def test_it_needs_no_handshake(record: Record) -> None:
+    for who in CASES[record.name].sides:
+        assert record.last("Stats", who)["handshakes"] == 1
 
 
 @rebound

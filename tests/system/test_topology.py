@@ -9,6 +9,7 @@ import pytest
 
 from tests.system import bounds, scenarios
 from tests.system.record import Record
+from tests.system.run import Run
 from tests.system.topology import (
     PREFIX,
     CommandError,
@@ -61,6 +62,22 @@ def test_what_a_living_run_uses_is_not_removed() -> None:
     with network("living") as built:
         assert not {each.name for each in built.namespaces} & set(remove_leftovers())
         assert present(built)
+
+
+def test_what_runs_alone_begins_after_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def script(stage: scenarios.Stage) -> None:
+        stage.begin()
+        stage.record.rest(0.2)
+        stage.record.add("stage", "Done")
+
+    names = ("alone", "beside", "another-alone")
+    for name in names:
+        case = scenarios.Case(name, script, alone="alone" in name)
+        monkeypatch.setitem(scenarios.CASES, name, case)
+    with Run(names) as started:
+        first, beside, second = (started.record(name) for name in names)
+    for before, after in ((beside, first), (first, second)):
+        assert before.first("Done", "stage").time < after.first("Begin", "stage").time
 
 
 @pytest.mark.parametrize(

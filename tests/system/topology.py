@@ -5,6 +5,9 @@ session's frames from a handshake's, and the length by which it tells a QUIC pac
 a DATAGRAM from one with acknowledgements only.
 
     client 10.77.1.2 -- lan [router] wan -- 10.77.2.2 server
+
+The router may also be told to translate nothing: then the server sees the client's own address,
+and sees it move.
 """
 
 import json
@@ -23,6 +26,7 @@ from pathlib import Path
 TOOLS = ("ip", "nft", "conntrack", "sysctl")
 PREFIX = "kaudp"
 CLIENT = "10.77.1.2"
+CLIENT_ELSEWHERE = "10.77.1.3"
 SERVER = "10.77.2.2"
 MAPPING_UNREPLIED_S = 5
 MAPPING_STREAM_S = 8
@@ -139,6 +143,7 @@ class Network:
         self.router = Namespace(f"{stem}-router")
         self.server = Namespace(f"{stem}-server")
         self._outer_ports = cycle(("20000-29999", "30000-39999"))
+        self._client_addresses = cycle(((CLIENT, CLIENT_ELSEWHERE), (CLIENT_ELSEWHERE, CLIENT)))
 
     @property
     def namespaces(self) -> tuple[Namespace, Namespace, Namespace]:
@@ -187,6 +192,24 @@ class Network:
         self.router.run("nft", "-f", "-", text="\n".join(lines))
         self.router.run("conntrack", "-D", "-p", "udp")
 
+    def translate_nothing(self) -> None:
+        """Route without NAT from now on."""
+        self.router.run("nft", "flush", "chain", "ip", "nat", "leaving")
+
+    def move_client(self) -> None:
+        """Take the client's address away and give it another, as a change of network does."""
+        before, after = next(self._client_addresses)
+        lines = (
+            f"addr del {before}/24 dev eth0",
+            f"addr add {after}/24 dev eth0",
+            f"route add default via {_gateway(after)}",
+        )
+        run("ip", "-n", self.client.name, "-batch", "-", text="\n".join(lines))
+
+    def answer_nothing(self, prefix: str) -> None:
+        """Let what goes to these addresses vanish in the router, as it does in a network."""
+        _ip(self.router, f"route add blackhole {prefix}")
+
     def frames_dropped(self, way: Way) -> int:
         """Tell how many frames of sessions (no handshakes) the router has dropped so far."""
         return self._dropped(f"frames_{way.value}")
@@ -212,7 +235,7 @@ class Network:
         self.router.run("nft", "-f", "-", text="\n".join(lines))
 
     def _link(self, outer: Namespace, address: str, way: Way) -> None:
-        gateway = address.rpartition(".")[0] + ".1"
+        gateway = _gateway(address)
         link = f"link add eth0 netns {outer.name} type veth peer name {way.value}"
         run("ip", *link.split(), "netns", self.router.name)
         for namespace, device, own in (
@@ -278,6 +301,10 @@ def shortcoming() -> str | None:
 
 def _ip(namespace: Namespace, words: str) -> None:
     run("ip", "-n", namespace.name, *words.split())
+
+
+def _gateway(address: str) -> str:
+    return address.rpartition(".")[0] + ".1"
 
 
 def _udp(way: Way) -> str:
