@@ -12,7 +12,7 @@ from kaudp.core.paths import Address, address_bytes
 from kaudp.units import MICROSECOND, MILLISECOND, SECOND
 from kaudp.wire.codec import InitPayload, Options, Parameters, ResponsePayload
 from kaudp.wire.grammar import SESSION_ID_BYTES
-from kaudp.wire.suites import Credential, OpenedInit, initiate
+from kaudp.wire.suites import Credential, OnSecrets, OpenedInit, initiate
 
 if TYPE_CHECKING:
     from kaudp.core.context import Context
@@ -91,9 +91,11 @@ class Attempt:
         """Open a COOKIE that answers this INIT, or raise `Refused`. Spec: KA-4.5-5."""
         return self._side.open_cookie(data)
 
-    def complete(self, data: bytes) -> tuple[ResponsePayload, Channel]:
+    def complete(
+        self, data: bytes, on_secrets: OnSecrets | None = None
+    ) -> tuple[ResponsePayload, Channel]:
         """Open a RESPONSE, or raise `Refused` and go on waiting. Spec: KA-4.3-6."""
-        payload, keys = self._side.complete(data, self._context.on_secrets)
+        payload, keys = self._side.complete(data, on_secrets)
         channel = Channel(
             self.session_id, payload.sender_session_id, keys, self.started, self._context.limits
         )

@@ -424,7 +424,7 @@ class Session:
     def receive_response(self, data: bytes, now: int) -> None:
         """Complete the handshake under way, or raise `Refused`. Spec: KA-8.2-2, KA-10.2-2."""
         attempt = self._require_attempt()
-        payload, channel = attempt.complete(data)
+        payload, channel = attempt.complete(data, self._context.on_secrets)
         if now - attempt.started > self._handshake_lifetime():
             raise Refused(DropReason.UNEXPECTED, "stale", consumed=True)
         if attempt.transmissions == 1:

@@ -77,7 +77,9 @@ def test_every_kind_of_event_but_samples_has_a_level() -> None:
     kinds = {kind.__name__ for kind in kaudp.Event.__subclasses__()}
     assert {kind.__name__ for kind in LEVELS} == kinds - {"RoundTrip"}
     warnings = {kind.__name__ for kind, level in LEVELS.items() if level == logging.WARNING}
-    assert warnings == {"ConnectFailed", "PeerRestarted", "SessionDown", "SessionHalfOpen"}
+    assert warnings == {
+        *("ConnectFailed", "KeyChangeFailed", "PeerRestarted", "SessionDown", "SessionHalfOpen"),
+    }
     assert max(LEVELS.values()) == logging.WARNING
 
 
