@@ -14,7 +14,6 @@ from kaudp.core import cadence
 from kaudp.core.administration import Administration
 from kaudp.core.agreement import Agreement, own_parameters
 from kaudp.core.channel import Channel, Evidence, Said
-from kaudp.core.clocks import ClockOffset, DelayVariation
 from kaudp.core.context import Context
 from kaudp.core.control import Control
 from kaudp.core.detectors import detector_for
@@ -27,6 +26,7 @@ from kaudp.core.handshake import (
 )
 from kaudp.core.initiation import Initiation
 from kaudp.core.liveness import Liveness
+from kaudp.core.measurements import Measurements
 from kaudp.core.paths import (
     CHALLENGE_BYTES,
     PATH_TRIES,
@@ -41,9 +41,8 @@ from kaudp.core.paths import (
 )
 from kaudp.core.pause import Pause
 from kaudp.core.push_back import PushBack
-from kaudp.core.rtt import RoundTripTimes
 from kaudp.core.states import Input
-from kaudp.core.stats import DirectionCounts, Stats
+from kaudp.core.stats import Stats
 from kaudp.core.suspicion import MIN_UNANSWERED
 from kaudp.core.timers import Timer, TimerTable
 from kaudp.errors import DropReason, KeyFormatError, Refused, SessionStateError
@@ -124,11 +123,7 @@ class Session:
         self._initiation = Initiation(context, self.timers)
         self._control = Control()
         self._push_back = PushBack(now)
-        self._clock = ClockOffset()
-        self._clock_base: int | None = None
-        self._delay_out = DelayVariation()
-        self._delay_in = DelayVariation()
-        self._rtts = RoundTripTimes()
+        self._measured = Measurements()
         self._channel: Channel | None = None
         self._names: list[bytes] = []
         self._control_spacing = 0
@@ -139,11 +134,7 @@ class Session:
         self._closing = 0
         self._close_reason = 0
         self._finished = False
-        self._sent = 0
         self._unreachable = False
-        self._handshakes = 0
-        self._retired_out = DirectionCounts()
-        self._retired_in = DirectionCounts()
         context.routes.add_session(self)
 
     @property
@@ -185,39 +176,10 @@ class Session:
     @property
     def stats(self) -> Stats:
         """What was measured so far."""
-        live = self._liveness
-        out, home = self._direction_counts()
-        counted = not self._credential.repeats
-        return Stats(
-            state=live.state,
-            peer_state=live.peer_state,
-            interval=live.interval,
-            probe_timeout=live.pto,
-            sent=self._sent,
-            received=home.arrived,
-            unreported=self._sent - out.sent,
+        return self._measured.stats(
+            self._liveness,
             unreachable=self._unreachable,
-            lost_out=out.lost,
-            lost_in=home.lost,
-            loss_out=out.loss if counted else None,
-            loss_in=home.loss if counted else None,
-            round_trips=self._rtts.count,
-            rtt_latest=self._rtts.latest,
-            rtt_min=self._rtts.least,
-            rtt_mean=self._rtts.mean,
-            rtt_max=self._rtts.greatest,
-            rtt_smoothed=live.response_time.smoothed,
-            jitter=self._rtts.jitter,
-            delay_variation_out=self._delay_out.mean,
-            delay_variation_in=self._delay_in.mean,
-            clock_offset=self._clock_offset(),
-            clock_error=None if self._clock_base is None else self._clock.error,
-            key_phase=0 if self._channel is None else self._channel.phase,
-            suspicions=live.suspicions,
-            stalls=live.stalls,
-            handshakes=self._handshakes,
-            rx_at=live.rx_at,
-            round_trip_at=live.round_trip_at,
+            counts_loss=not self._credential.repeats,
         )
 
     def close(self, now: int, reason: CloseReason | int = CloseReason.NORMAL) -> None:
@@ -478,7 +440,7 @@ class Session:
             self._note_confirmation(channel, evidence.packet_number, now)
         self._weigh(header, evidence, now)
         if newest:
-            self._learn_times(body, evidence, now)
+            self._measured.learn(body, evidence, now)
             self._learn_peer(body, address, size, now)
         self._report(before, now)
         if header.type == FrameType.PROBE:
@@ -649,26 +611,10 @@ class Session:
     def _learn_round_trip(self, evidence: Evidence, now: int) -> None:
         if evidence.rtt is None:
             return
-        self._rtts.sample(evidence.rtt)
+        self._measured.round_trips.sample(evidence.rtt)
         self._context.totals.round_trip(evidence.rtt)
         if self._context.config.report_round_trips:
             self._context.outbox.emit(RoundTrip(self, now, evidence.packet_number, evidence.rtt))
-
-    def _learn_times(self, body: Body, evidence: Evidence | None, now: int) -> None:
-        """Learn what a whole round trip tells of clocks and delays. Spec: section 10.3."""
-        if evidence is None or evidence.rtt is None or not evidence.is_new:
-            return
-        exchange = self._require_channel().exchange(body, evidence, now)
-        self._clock.sample(exchange)
-        self._delay_out.sample(exchange.peer_received - exchange.sent)
-        self._delay_in.sample(exchange.arrived - exchange.peer_sent)
-
-    def _clock_offset(self) -> int | None:
-        """Tell how far the peer's time of day is ahead. Spec: KA-10.3-2."""
-        offset = self._clock.offset
-        if self._clock_base is None or offset is None:
-            return None
-        return self._clock_base + offset
 
     def _learn_peer(self, body: Body, address: Address, size: int, now: int) -> None:
         """Take over what the newest frame says of the peer and of its view of us."""
@@ -944,7 +890,7 @@ class Session:
         if options is not NO_OPTIONS and not any(value is not None for value in options):
             options = NO_OPTIONS
         frame = channel.build(frame_type, self._said(address), now, options)
-        self._sent += 1
+        self._measured.sent += 1
         self._path.sent(address, len(frame))
         self._context.outbox.send(frame, address)
         return True
@@ -1028,9 +974,8 @@ class Session:
         self._rename([*self._names[:1], channel.local_id])
         self._address_hash = self._hash_of(self._path.address)
         self._own_address.restart()
-        self._handshakes += 1
         self._control.new_keys()
-        self._start_clocks(told.options.clock_us, peer.options.clock_us)
+        self._measured.new_keys(channel, told.options.clock_us, peer.options.clock_us)
         if credential.key_id != self.key_id:
             self._go_under(credential, now)
         self._agreement.established(told.parameters, peer.parameters)
@@ -1073,17 +1018,6 @@ class Session:
             self._tell_control(now)
         self._agreed(now)
 
-    def _start_clocks(self, own_us: int | None, peer_us: int | None) -> None:
-        """Begin to compare clocks anew: times count from other instants now. KA-10.3-2."""
-        self._clock, self._delay_out, self._delay_in = (
-            ClockOffset(),
-            DelayVariation(),
-            DelayVariation(),
-        )
-        self._clock_base = None
-        if own_us is not None and peer_us is not None:
-            self._clock_base = (peer_us - own_us) * MICROSECOND
-
     def _go_under(self, credential: Credential, now: int) -> None:
         """Take another pre-shared key for the session's. Spec: KA-4.8-3."""
         previous = self.key_id
@@ -1113,16 +1047,7 @@ class Session:
     def _retire_channel(self, now: int) -> None:
         if self._channel is None:
             return
-        self._retired_out, self._retired_in = self._direction_counts()
         self._context.routes.linger(self._channel, now)
-
-    def _direction_counts(self) -> tuple[DirectionCounts, DirectionCounts]:
-        out = DirectionCounts(self._retired_out.sent, self._retired_out.arrived)
-        home = DirectionCounts(self._retired_in.sent, self._retired_in.arrived)
-        if self._channel is not None:
-            out.add(self._channel.peer_highest, self._channel.peer_count)
-            home.add(self._channel.window.highest, self._channel.window.count)
-        return out, home
 
     def _report(self, before: State, now: int) -> None:
         """Tell the application of a change of state, and arm what goes with it. KA-6.3-2."""
