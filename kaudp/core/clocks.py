@@ -31,14 +31,18 @@ class ClockOffset:
 
     def sample(self, exchange: Exchange) -> None:
         """Learn from one round trip."""
-        low = exchange.peer_sent - exchange.arrived - MICROSECOND
-        high = exchange.peer_received - exchange.sent + MICROSECOND
+        sent, peer_received, peer_sent, arrived = exchange
+        low = peer_sent - arrived - MICROSECOND
+        high = peer_received - sent + MICROSECOND
         if self._at is not None:
-            widened = -(-(exchange.arrived - self._at) * CLOCK_DRIFT_PPM // 1_000_000)
-            cut_low, cut_high = max(low, self._low - widened), min(high, self._high + widened)
-            if cut_low <= cut_high:
-                low, high = cut_low, cut_high
-        self._low, self._high, self._at = low, high, exchange.arrived
+            widened = -((self._at - arrived) * CLOCK_DRIFT_PPM // 1_000_000)
+            before_low, before_high = self._low - widened, self._high + widened
+            if before_low <= high and low <= before_high:
+                if before_low > low:
+                    low = before_low
+                if before_high < high:
+                    high = before_high
+        self._low, self._high, self._at = low, high, arrived
 
     @property
     def offset(self) -> int | None:

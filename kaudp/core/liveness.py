@@ -45,6 +45,7 @@ class Liveness:
         self.response_time = ResponseTime(answer_delay)
         self.interval = agreement.interval
         self.judged_interval = agreement.judged_interval
+        self.traffic_replaces_probes = False
         self.rx_at = now
         self.round_trip_at = now
         self.suspicions = 0
@@ -86,10 +87,7 @@ class Liveness:
         """How many probes the present suspicion has sent, 0 without one."""
         return self._suspicion.probes if self._suspicion else 0
 
-    @property
-    def traffic_replaces_probes(self) -> bool:
-        """Whether both sides report application traffic. Spec: KA-8.5-1."""
-        return self._agreement.traffic_replaces_probes
+    
 
     @property
     def awaits_reply(self) -> bool:
@@ -101,6 +99,7 @@ class Liveness:
         agreement = self._agreement
         self.interval = agreement.interval
         self.judged_interval = agreement.judged_interval
+        self.traffic_replaces_probes = agreement.traffic_replaces_probes
         own_spacing = milliseconds(self._config.suspicion_interval_ms)
         self._least_spacing = max(own_spacing, agreement.suspicion_interval)
         self._budget.allow(agreement.suspicion_burst)

@@ -435,7 +435,8 @@ class Session:
         before = self.state
         channel = self._require_channel()
         evidence = channel.evidence(header.type, body, now)
-        self._path.received(address, size)
+        if self._path.validation is not None:
+            self._path.received(address, size)
         if evidence is not None:
             self._note_confirmation(channel, evidence.packet_number, now)
         self._weigh(header, evidence, now)
@@ -444,8 +445,10 @@ class Session:
             self._learn_peer(body, address, size, now)
         self._report(before, now)
         if header.type == FrameType.PROBE:
-            self._reply(body, address, size - channel.steady_frame_bytes, now)
-            self._meter(body, size, now)
+            room = size - channel.steady_frame_bytes
+            self._reply(body, address, room, now)
+            if not room:
+                self._meter(body, now)
         elif header.type == FrameType.REPLY:
             self._learn_path(body, now)
         elif header.type == FrameType.CLOSE:
@@ -621,12 +624,12 @@ class Session:
         self._liveness.peer_state = _STATES[body.state]
         self._learn_peer_address(address, size, now)
         self._learn_own_address(body, now)
-        confirmed = self._control.confirmed_by(body.control_ack)
-        if confirmed is not NO_OPTIONS:
-            self._control_confirmed(confirmed, now)
-        last_sent = self._require_channel().last_sent
-        if self._control.learn(body.control_version, body.options, last_sent):
-            self._learn_control(body.options, now)
+        if self._control.waits:
+            self._control_confirmed(self._control.confirmed_by(body.control_ack), now)
+        if body.options is not NO_OPTIONS:
+            last_sent = self._require_channel().last_sent
+            if self._control.learn(body.control_version, body.options, last_sent):
+                self._learn_control(body.options, now)
 
     def _control_confirmed(self, told: Options, now: int) -> None:
         """Go by what the peer knows by now. Spec: KA-8.8-3, KA-4.8-1."""
@@ -677,10 +680,9 @@ class Session:
         if validation is not None and data is not None and validation.old_answers(data):
             self._stay(now)
 
-    def _meter(self, body: Body, size: int, now: int) -> None:
+    def _meter(self, body: Body, now: int) -> None:
         """Ask a peer that probes far too often to slow down. Spec: KA-8.9-2, KA-8.9-3."""
-        steady = size == self._require_channel().steady_frame_bytes
-        if self.initiator or not steady or body.state not in (State.UP, State.HALF_OPEN):
+        if self.initiator or body.state not in (State.UP, State.HALF_OPEN):
             return
         if self._push_back.probed(self._liveness.interval, now):
             self._ask_for(self._liveness.interval // MICROSECOND, now)
@@ -891,7 +893,8 @@ class Session:
             options = NO_OPTIONS
         frame = channel.build(frame_type, self._said(address), now, options)
         self._measured.sent += 1
-        self._path.sent(address, len(frame))
+        if self._path.validation is not None:
+            self._path.sent(address, len(frame))
         self._context.outbox.send(frame, address)
         return True
 
