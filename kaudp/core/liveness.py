@@ -87,8 +87,6 @@ class Liveness:
         """How many probes the present suspicion has sent, 0 without one."""
         return self._suspicion.probes if self._suspicion else 0
 
-    
-
     @property
     def awaits_reply(self) -> bool:
         """Whether a probe is unanswered."""
