@@ -329,7 +329,6 @@ class Session:
         """Go on at another address of the peer, such as a name's new one; probes start there."""
         if self.state is State.CLOSED:
             return
-        self._initiation.forget_cookie()
         self._go_to(address)
         if self._initiation.attempt is not None or self._channel is None:
             self._begin_attempt(now)
@@ -391,7 +390,6 @@ class Session:
             raise Refused(DropReason.UNEXPECTED, "stale", consumed=True)
         if attempt.transmissions == 1:
             self._learn_response_time(now - attempt.started)
-        self._initiation.forget_cookie()
         self._go_to(self._path.address)
         seen = payload.options.address_seen
         if seen is not None:
@@ -843,6 +841,8 @@ class Session:
             self._move(address, now)
 
     def _go_to(self, address: Address) -> None:
+        """Begin anew at an address; a cookie is of no use any more. Spec: KA-4.5-6."""
+        self._initiation.forget_cookie()
         self._path = PeerPath(address)
         self.timers.disarm(Timer.PATH)
         if self._channel is None:
