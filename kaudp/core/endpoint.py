@@ -207,20 +207,25 @@ class Endpoint:
         awaited = self._awaited(opened, addr)
         embryo = context.routes.embryo_of_init(data, now)
         if embryo is None:
-            known = awaited or self._continued(opened)
+            known = self._known(opened, addr)
             self._check_cookie(opened, addr, now)
             if known is None:
                 self._check_admission(opened.credential.key_id, addr)
             parameters = known.parameters if known else context.parameters
-            embryo = Embryo(opened, context, parameters, addr, now)
+            embryo = Embryo(opened, context, parameters, addr, now, admitted=known is None)
             context.routes.add_embryo(embryo)
         context.outbox.send(embryo.answer(addr), addr)
+
+    def _known(self, opened: OpenedInit, addr: Address) -> Session | None:
+        """Find the session that this INIT will belong to; None: it is a stranger's."""
+        known = self._awaited(opened, addr) or self._continued(opened) or self._restarted(opened)
+        if known is None and self._accept is False:
+            raise Refused(DropReason.NOT_ACCEPTING, consumed=True)
+        return known
 
     def _awaited(self, opened: OpenedInit, addr: Address) -> Session | None:
         """Find the session whose own first handshake this INIT meets. Spec: KA-4.6-1."""
         awaited = self._context.routes.connecting_to(opened.credential.key_id, addr)
-        if awaited is None and self._accept is False:
-            raise Refused(DropReason.NOT_ACCEPTING, consumed=True)
         if awaited is not None and not self._context.identity.precedes(opened.payload.epoch):
             raise Refused(DropReason.CROSSED, consumed=True)
         return awaited
@@ -243,8 +248,16 @@ class Endpoint:
         return open_init(self._key(codec.parse_init_header(data).key_id), data)
 
     def _check_admission(self, key_id: bytes, addr: Address) -> None:
+        self._check_bounds(key_id)
+        self._check_accepted(key_id, addr)
+
+    def _check_bounds(self, key_id: bytes) -> None:
         if self._context.routes.full(key_id):
             raise Refused(DropReason.SESSION_LIMIT, consumed=True)
+
+    def _check_accepted(self, key_id: bytes, addr: Address) -> None:
+        if self._accept is False:
+            raise Refused(DropReason.NOT_ACCEPTING, consumed=True)
         if callable(self._accept) and not self._accept(key_id, addr):
             raise Refused(DropReason.REFUSED, consumed=True)
 
@@ -298,8 +311,9 @@ class Endpoint:
         session = session or self._met(embryo, addr) or self._restarted(embryo)
         address = embryo.address_proven_by(addr)
         if session is None:
-            if context.routes.full(embryo.credential.key_id):
-                raise Refused(DropReason.SESSION_LIMIT, consumed=True)
+            self._check_bounds(embryo.credential.key_id)
+            if not embryo.admitted:
+                self._check_accepted(embryo.credential.key_id, addr)
             session = Session(context, embryo.credential, address, now, initiator=False)
         context.routes.remove_embryo(embryo)
         session.adopt(embryo, address, now)
@@ -327,10 +341,10 @@ class Endpoint:
                 raise Refused(DropReason.CROSSED, consumed=True)
         return None
 
-    def _restarted(self, embryo: Embryo) -> Session | None:
+    def _restarted(self, asked: OpenedInit | Embryo) -> Session | None:
         """Find the session of an initiator that has restarted since. Spec: KA-4.7-1."""
-        payload = embryo.payload
-        known = self._context.routes.sessions_with(embryo.credential.key_id, payload.instance_id)
+        payload = asked.payload
+        known = self._context.routes.sessions_with(asked.credential.key_id, payload.instance_id)
         left = [
             session
             for session in known

@@ -105,11 +105,13 @@ class Attempt:
 class Embryo:
     """A responder's answered INIT, before a transport frame proves that it was wanted.
 
+    `admitted` tells that it may become a session of its own, not only continue one that was known.
     Spec: KA-4.3-2, KA-4.3-3.
     """
 
     __slots__ = (
         "_addresses",
+        "admitted",
         "answered",
         "channel",
         "credential",
@@ -126,6 +128,8 @@ class Embryo:
         parameters: Parameters,
         address: Address,
         now: int,
+        *,
+        admitted: bool,
     ) -> None:
         identity = context.identity
         local_id = context.entropy(SESSION_ID_BYTES)
@@ -142,6 +146,7 @@ class Embryo:
         self.credential = opened.credential
         self.payload = opened.payload
         self.answered = now
+        self.admitted = admitted
         self._addresses = [address]
 
     def answer(self, address: Address) -> bytes:
