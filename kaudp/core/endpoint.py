@@ -335,7 +335,7 @@ class Endpoint:
             return connecting
         for session in self._context.routes.sessions_with(key_id, payload.instance_id):
             same = session.initiator and session.peer_epoch == payload.epoch
-            if same and session.established_at >= embryo.answered:
+            if same and not session.confirmed_before(embryo.answered):
                 if self._context.identity.precedes(payload.epoch):
                     return session
                 raise Refused(DropReason.CROSSED, consumed=True)

@@ -110,7 +110,7 @@ class Session:
         self.peer_instance = b""
         self.peer_epoch = b""
         self.announced_key: bytes | None = None
-        self.established_at = now
+        self._confirmed_at: int | None = None
         self.timers = TimerTable()
         self.queued_at: int | None = None
         self._context = context
@@ -172,6 +172,10 @@ class Session:
     def continuable(self) -> bool:
         """Whether a handshake of the peer may give this session new keys. Spec: KA-4.3-5."""
         return not self.initiator and self.state is not State.CLOSED
+
+    def confirmed_before(self, time: int) -> bool:
+        """Tell whether the peer was heard to know of this session by then. Spec: KA-4.6-3."""
+        return self._confirmed_at is not None and self._confirmed_at < time
 
     @property
     def stats(self) -> Stats:
@@ -972,7 +976,6 @@ class Session:
         self._retire_channel(now)
         routes.connected(self)
         self._channel = channel
-        self.established_at = now
         routes.sessions[channel.local_id] = self
         self._rename([*self._names[:1], channel.local_id])
         self._address_hash = self._hash_of(self._path.address)
@@ -1036,6 +1039,8 @@ class Session:
 
         Spec: KA-4.3-5, KA-7.4-5, KA-8.8-3.
         """
+        if self._confirmed_at is None:
+            self._confirmed_at = now
         if self._initiation.worked(channel.remote_id):
             self._rename([channel.local_id])
         if self._control.peer_knows(confirmed):
