@@ -297,6 +297,7 @@ class Session:
         credential = self._context.key(key_id)
         if credential is None or key_id == self.key_id:
             raise KeyFormatError(f"expected another key id of the key source, got {key_id.hex()}")
+        self._drop_new_key(now)
         self._new_credential = credential
         self._control.change(next_key=key_id)
         self._tell_control(now)
@@ -334,8 +335,9 @@ class Session:
         if self.state is State.CLOSED:
             return
         self._go_to(address)
-        if self._initiation.attempt is not None or self._channel is None:
-            self._begin_attempt(now)
+        attempt = self._initiation.attempt
+        if attempt is not None or self._channel is None:
+            self._begin_attempt(now, attempt.credential if attempt else None)
         self._scheduled(now)
 
     # Frames in.
@@ -566,9 +568,7 @@ class Session:
             return
         key_id, self._new_credential = self._new_credential.key_id, None
         self._context.outbox.emit(KeyChangeFailed(self, now, key_id))
-        self._drop_attempt(now)
-        if self.state in (State.SUSPECT, State.DOWN):
-            self._begin_attempt(now)
+        self._drop_new_key(now)
 
     def _expiry_due(self, planned: int, now: int) -> None:
         before = self.state
@@ -954,6 +954,15 @@ class Session:
         """Give up a handshake that is needed no more; one for another key goes on."""
         if not self._changing_key:
             self._initiation.drop(now)
+
+    def _drop_new_key(self, now: int) -> None:
+        """Give up a handshake for another key; look for the peer under the old one. KA-4.8-1."""
+        self.timers.disarm(Timer.KEY_CHANGE)
+        if not self._changing_key:
+            return
+        self._initiation.drop(now)
+        if self.state in (State.SUSPECT, State.DOWN):
+            self._begin_attempt(now)
 
     def _become_responder(self) -> None:
         """Leave the probing to the peer, of two that met. Spec: KA-4.6-2, KA-4.6-3."""
