@@ -217,10 +217,13 @@ class Endpoint:
         context.outbox.send(embryo.answer(addr), addr)
 
     def _known(self, opened: OpenedInit, addr: Address) -> Session | None:
-        """Find the session that this INIT will belong to; None: it is a stranger's."""
+        """Find the session that this INIT will belong to; None: it is a stranger's. KA-11-2."""
+        key_id = opened.credential.key_id
         known = self._awaited(opened, addr) or self._continued(opened) or self._restarted(opened)
         if known is None and self._accept is False:
             raise Refused(DropReason.NOT_ACCEPTING, consumed=True)
+        if known and known.key_id != key_id and self._context.routes.key_full(key_id):
+            raise Refused(DropReason.SESSION_LIMIT, consumed=True)
         return known
 
     def _awaited(self, opened: OpenedInit, addr: Address) -> Session | None:

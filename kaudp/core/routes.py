@@ -164,10 +164,11 @@ class Routes(Generic[S]):
 
     def full(self, key_id: bytes) -> bool:
         """Tell whether no further session of this key is allowed."""
-        return (
-            self._count >= self._config.max_sessions
-            or self.per_key[key_id] >= self._config.max_sessions_per_key
-        )
+        return self._count >= self._config.max_sessions or self.key_full(key_id)
+
+    def key_full(self, key_id: bytes) -> bool:
+        """Tell whether no session may come over to this key either. Spec: KA-11-2."""
+        return self.per_key[key_id] >= self._config.max_sessions_per_key
 
     def remove_session(self, session: S) -> None:
         """Take a session out of the count."""

@@ -312,6 +312,26 @@ def test_only_the_newest_announcement_counts() -> None:
     assert len(pair.bob.endpoint.sessions) == 2
 
 
+def test_a_session_takes_its_place_in_the_count_along() -> None:
+    """KA-4.8-3 KA-11-2: room under the old key is free again, and the new key's is bounded."""
+    pair = Rotation(bob=Config.server(max_sessions_per_key=1)).up()
+    routes = pair.bob.endpoint._context.routes
+    assert routes.full(KEY.key_id)
+    pair.session.change_key(NEW.key_id, pair.now)
+    pair.run(S)
+    assert routes.full(NEW.key_id)
+    assert not routes.full(KEY.key_id)
+    other = pair.world.add_node("other", Config.wan(), KEYS)
+    session = other.endpoint.connect(pair.bob.address, pair.now, key_id=KEY.key_id)
+    pair.run(S)
+    assert session.state is State.UP
+    session.change_key(NEW.key_id, pair.now)
+    pair.run(65 * S)
+    assert "KeyChangeFailed" in other.kinds()
+    assert session.state is State.UP
+    assert routes.per_key == {KEY.key_id: 1, NEW.key_id: 1}
+
+
 def test_a_session_that_ends_under_a_new_key_leaves_nothing_behind() -> None:
     """KA-11-2: neither under the new nor under the old one, also in the midst of a change."""
     for wait in (0, 30, 50, 70, 90, 200):
