@@ -204,7 +204,6 @@ class Endpoint:
         opened = self._open_init(data)
         if opened.payload.epoch == context.identity.epoch:
             raise Refused(DropReason.OWN_EPOCH, consumed=True)
-        awaited = self._awaited(opened, addr)
         embryo = context.routes.embryo_of_init(data, now)
         if embryo is None:
             known = self._known(opened, addr)

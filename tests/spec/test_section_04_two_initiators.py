@@ -306,6 +306,26 @@ def both_up_by_response(meeting: Meeting) -> tuple[Session, Session]:
     return waiting[0], waiting[1]
 
 
+def test_an_init_that_was_answered_is_answered_again() -> None:
+    """KA-4.3-2 KA-4.6-1: also when the side that answered it connects itself meanwhile."""
+    meeting = Meeting(accept=(False, True))
+    meeting.script(meeting.high, None)
+    meeting.connect(meeting.low)
+    meeting.run(100 * MS)
+    meeting.world.cut("other", "one")
+    meeting.world.cut("one", "other")
+    meeting.connect(meeting.high)
+    meeting.run(MS)
+    init = of_type(meeting.low, FrameType.INIT)[0][1]
+    assert meeting.world.inject(meeting.high, init, meeting.low.address)
+    first, second = (data for _, data, _ in of_type(meeting.high, FrameType.RESPONSE))
+    assert first == second
+    assert meeting.high.endpoint.counters[DropReason.CROSSED] == 0
+    meeting.world.cut_both("one", "other", cut=False)
+    meeting.run(20 * S)
+    meeting.assert_one_session()
+
+
 def test_a_second_connect_of_the_same_peer_is_another_session() -> None:
     """KA-4.6-3: when the first is established and confirmed, nothing crosses any more."""
     meeting = Meeting(accept=(True, True))
