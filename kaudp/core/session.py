@@ -444,10 +444,10 @@ class Session:
         if evidence is not None:
             self._note_confirmation(channel, evidence.packet_number, now)
         self._weigh(header, evidence, now)
+        self._report(before, now)
         if newest:
             self._measured.learn(body, evidence, now)
             self._learn_peer(body, address, size, now)
-        self._report(before, now)
         if header.type == FrameType.PROBE:
             room = size - channel.steady_frame_bytes
             self._reply(body, address, room, now)
