@@ -740,9 +740,10 @@ class Session:
 
     def _release_judgement(self, now: int) -> None:
         """Judge again, unless something else forbids it. Spec: KA-8.7-3, KA-8.10-6."""
-        if self._pause.until > now or self._admin.down:
+        if self._pause.until > now:
             return
-        self._liveness.resume(now)
+        if not self._admin.down:
+            self._liveness.resume(now)
         self._rearm_probe(now)
         if self.state is State.SUSPECT:
             self._suspicion_probe_due(now, now)
@@ -999,6 +1000,7 @@ class Session:
         routes.know_peer(self, peer.instance_id)
         if restarted:
             self._greet_restarted_peer(now)
+            before = self.state
         self._liveness.agree()
         self._liveness.established(round_trip_at, now)
         if before is State.CONNECTING:
@@ -1015,8 +1017,13 @@ class Session:
         before = self.state
         if before is State.ADMIN_DOWN and not self._admin.down:
             self._liveness.administer(Input.ADMIN_UP)
-            self._liveness.resume(now)
             self._report(before, now)
+        if self._pause.until > now:
+            self.timers.arm(Timer.PAUSE_END, self._pause.until)
+            return
+        self.timers.disarm(Timer.PAUSE_END)
+        if not self._admin.down:
+            self._liveness.resume(now)
 
     def _tell_anew(self, now: int, *, restarted: bool) -> None:
         """Say what the handshake did not tell, and what a restarted peer forgot. KA-8.7-2."""
