@@ -762,6 +762,7 @@ class Session:
         """Go by what both sides told, as far as they know it of each other. KA-8.8-2, -4."""
         live, agreement = self._liveness, self._agreement
         live.agree()
+        live.rearm_overdue(now)
         planned = self.timers.armed(Timer.PROBE)
         if planned is not None and planned > now + live.interval:
             self._rearm_probe(now)
