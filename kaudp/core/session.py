@@ -1075,11 +1075,14 @@ class Session:
         self._context.routes.linger(self._channel, now)
 
     def _report(self, before: State, now: int) -> None:
-        """Tell the application of a change of state, and arm what goes with it. KA-6.3-2."""
+        """Tell the application of a change of state, and arm what goes with it. KA-6.3-2, KA-8.6-1."""
         after = self.state
         if after is before:
             return
         _ENTERED[after](self, before, now)
+        if before is State.DOWN and self._control.waits:
+            self._control_spacing = self._liveness.pto
+            self.timers.arm(Timer.CONTROL, now + 1)
 
     def _entered_up(self, before: State, now: int) -> None:
         self._drop_attempt(now)
