@@ -3,7 +3,7 @@
 Spec: section 10.
 """
 
-from kaudp.core.channel import Channel, Evidence
+from kaudp.core.channel import OLD_PACKET_AGE, Channel, Evidence
 from kaudp.core.clocks import ClockOffset, DelayVariation
 from kaudp.core.liveness import Liveness
 from kaudp.core.rtt import RoundTripTimes
@@ -49,10 +49,11 @@ class Measurements:
             self._clock_base = (peer_us - own_us) * MICROSECOND
 
     def learn(self, body: Body, evidence: Evidence | None, now: int) -> None:
-        """Learn from the newest frame what its round trip tells. Spec: section 10.3."""
+        """Learn from the newest frame what its round trip tells. Spec: KA-10.3-1, KA-7.2-2."""
         if self._channel is None or evidence is None or evidence.rtt is None:
             return
-        if evidence.is_new:
+        # The times of what is older may have gone round.
+        if evidence.is_new and evidence.fresh_number and evidence.rtt < OLD_PACKET_AGE:
             exchange = self._channel.exchange(body, evidence, now)
             self._clock.sample(exchange)
             self._delay_out.sample(exchange.peer_received - exchange.sent)
