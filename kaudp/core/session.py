@@ -1075,7 +1075,7 @@ class Session:
         self._context.routes.linger(self._channel, now)
 
     def _report(self, before: State, now: int) -> None:
-        """Tell the application of a change of state, and arm what goes with it. KA-6.3-2, KA-8.6-1."""
+        """Tell of a change of state, and arm what goes with it. Spec: KA-6.3-2, KA-8.6-1."""
         after = self.state
         if after is before:
             return

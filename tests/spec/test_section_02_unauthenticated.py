@@ -22,7 +22,7 @@ from tests.worlds import KEY, MS, Pair, S, forge, of_type
 OTHER = PresharedKey(bytes(range(32, 64)))
 SOURCE = ("198.51.100.9", 9)
 # What may change: the counters, and a key that was derived beforehand from one that is held.
-COUNTED = frozenset({"counters", "_following"})
+COUNTED = frozenset({"counters", "refused", "refusal", "_following"})
 UNVERIFIED = {
     *(DropReason.BAD_TAG, DropReason.NOT_KAUDP),
     *(DropReason.UNKNOWN_KEY, DropReason.UNKNOWN_SESSION),

@@ -5,14 +5,11 @@ from itertools import pairwise
 import pytest
 
 from kaudp.config import Config
-from kaudp.core.states import TRANSITIONS
 from kaudp.core.timers import Timer
-from kaudp.errors import SessionStateError
 from kaudp.events import SessionAdminDown, SessionSuspect, SessionUp, State
-from kaudp.wire.codec import Options
 from kaudp.wire.grammar import FrameType
-from tests.lives import reconnect, restart
-from tests.worlds import MS, Pair, S, forge, of_type
+from tests.lives import restart
+from tests.worlds import MS, Pair, S, of_type
 
 NO_NAT = {"nat_keepalive_ms": None}
 

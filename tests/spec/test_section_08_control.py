@@ -1,16 +1,12 @@
 """Section 8.6: control state, told until it is confirmed."""
 
-from itertools import pairwise
-
 import pytest
 
 from kaudp.config import Config
 from kaudp.core.timers import Timer
-from kaudp.events import IntervalChanged, PeerPaused, PeerRestarted, State
-from kaudp.wire import codec
-from kaudp.wire.codec import NO_OPTIONS, Body, Options, Parameters
+from kaudp.events import PeerPaused, PeerRestarted, State
 from kaudp.wire.grammar import FrameType
-from tests.lives import reconnect, restart
+from tests.lives import restart
 from tests.worlds import MS, Pair, S, forge, of_type
 
 NO_NAT = {"nat_keepalive_ms": None}

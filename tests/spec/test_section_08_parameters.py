@@ -1,16 +1,10 @@
 """Sections 8.8 and 8.9: intervals that change, and push-back."""
 
-from itertools import pairwise
-
-import pytest
-
 from kaudp.config import Config
 from kaudp.core.timers import Timer
-from kaudp.errors import ConfigError, SessionStateError
-from kaudp.events import IntervalChanged, State
-from kaudp.wire.codec import Options, Parameters
+from kaudp.events import State
 from kaudp.wire.grammar import FrameType
-from tests.worlds import MS, Pair, S, forge, of_type
+from tests.worlds import MS, Pair, S, of_type
 
 NO_NAT = {"nat_keepalive_ms": None}
 

@@ -78,9 +78,7 @@ class Clocks:
             self.bob.address, self._local(self.alice), key_id=KEY.key_id
         )
 
-    def _node(
-        self, name: str, config: Config, start: int, ppm: int, share: bool, utc: int
-    ) -> Node:
+    def _node(self, name: str, config: Config, start: int, ppm: int, share: bool, utc: int) -> Node:
         node = self.world.add_node(name, config, KEY, address=(f"192.0.2.{len(name)}", 1000))
         endpoint = Endpoint(
             replace(config, share_clock=share),
