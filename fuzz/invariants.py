@@ -245,7 +245,7 @@ def _most_probes(side: Side, session: Session, window: int) -> int:
     """Each handshake brings a new budget and a few probes at once, each own pause some retries."""
     intervals = window // side.least_interval[session] + 1
     handshakes = max(1, session.stats.handshakes)
-    pauses = session._control.version
+    pauses = session._terms.control.version
     return handshakes * (SUSPICION_BUDGET_MAX + 4) + pauses * PAUSE_RETRIES + 6 * intervals
 
 

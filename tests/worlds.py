@@ -100,7 +100,7 @@ def forge(
     fields = {
         "state": session.state,
         "diagnostic": 0,
-        "control_version": session._control.version,
+        "control_version": session._terms.control.version,
         "control_ack": 0,
         "address_hash": session._address_hash,
     }

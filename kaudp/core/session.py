@@ -7,15 +7,11 @@ Spec: sections 4 to 10.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
 
 from kaudp.core import cadence
-from kaudp.core.administration import Administration
-from kaudp.core.agreement import Agreement, own_parameters
 from kaudp.core.channel import Channel, Evidence, Said
 from kaudp.core.context import Context
-from kaudp.core.control import Control
 from kaudp.core.detectors import detector_for
 from kaudp.core.handshake import (
     HANDSHAKE_LIFETIME,
@@ -39,11 +35,11 @@ from kaudp.core.paths import (
     address_from_bytes,
     address_hash,
 )
-from kaudp.core.pause import Pause
 from kaudp.core.push_back import PushBack
 from kaudp.core.states import Input
 from kaudp.core.stats import Stats
 from kaudp.core.suspicion import MIN_UNANSWERED
+from kaudp.core.terms import Terms
 from kaudp.core.timers import Timer, TimerTable
 from kaudp.errors import DropReason, KeyFormatError, Refused, SessionStateError
 from kaudp.events import (
@@ -109,7 +105,7 @@ class Session:
         self.connecting_at: tuple[bytes, bytes] | None = None
         self.peer_instance = b""
         self.peer_epoch = b""
-        self.announced_key: bytes | None = None
+
         self._confirmed_at: int | None = None
         self.timers = TimerTable()
         self.queued_at: int | None = None
@@ -117,11 +113,9 @@ class Session:
         self._credential = credential
         self._new_credential: Credential | None = None
         self._path = PeerPath(address)
-        self._config = context.config
-        self._agreement = Agreement(context.config, context.parameters, initiator=initiator)
-        self._configure(now)
+        self._configure(now, initiator=initiator)
         self._initiation = Initiation(context, self.timers)
-        self._control = Control()
+
         self._push_back = PushBack(now)
         self._measured = Measurements()
         self._channel: Channel | None = None
@@ -140,12 +134,17 @@ class Session:
     @property
     def initiator(self) -> bool:
         """Whether this side sends the probes of the steady state."""
-        return self._agreement.initiator
+        return self._terms.agreement.initiator
 
     @property
     def parameters(self) -> Parameters:
         """What this side says of its intervals now."""
-        return self._agreement.own.newest
+        return self._terms.parameters
+
+    @property
+    def announced_key(self) -> bytes | None:
+        """The key id of the handshake that the peer has announced. Spec: KA-4.8-2."""
+        return self._terms.announced_key
 
     def __repr__(self) -> str:
         role = "initiator" if self.initiator else "responder"
@@ -229,8 +228,7 @@ class Session:
         if duration < 0:
             raise SessionStateError(f"expected a pause of 0 ns or more, got {duration}")
         self._require_live()
-        self._pause.begin(duration, now)
-        self._control.change(pause_ms=self._pause.remaining_ms(now))
+        self._terms.begin_pause(duration, now)
         self._hold_judgement(now)
         self._tell_control(now)
 
@@ -247,18 +245,7 @@ class Session:
         configuration may have, and `SessionStateError` before the first UP and after the end.
         """
         self._require_live()
-        before = self._config
-        self._config = replace(
-            before,
-            interval_ms=before.interval_ms if interval_ms is None else interval_ms,
-            min_receive_interval_ms=(
-                before.min_receive_interval_ms
-                if min_receive_interval_ms is None
-                else min_receive_interval_ms
-            ),
-        )
-        self._agreement.own.change(own_parameters(self._config))
-        self._control.change(parameters=self.parameters, slow_down_us=None)
+        self._terms.change_intervals(interval_ms, min_receive_interval_ms)
         self._agreed(now)
         self._tell_control(now)
 
@@ -270,8 +257,9 @@ class Session:
         self._require_live()
         if self.initiator:
             raise SessionStateError("expected the responder's side of a session, it initiated it")
-        self._config = replace(self._config, min_receive_interval_ms=min_receive_interval_ms)
-        self._ask_for(own_parameters(self._config).min_receive_interval_us, now)
+        self._terms.slow_down(min_receive_interval_ms)
+        self._agreed(now)
+        self._tell_control(now)
 
     def admin_down(self, now: int) -> None:
         """Take the session down, as an operator does: nobody is judged. Spec: section 8.10.
@@ -299,7 +287,7 @@ class Session:
             raise KeyFormatError(f"expected another key id of the key source, got {key_id.hex()}")
         self._drop_new_key(now)
         self._new_credential = credential
-        self._control.change(next_key=key_id)
+        self._terms.announce(key_id)
         self._tell_control(now)
 
     def note_application_received(self, now: int) -> None:
@@ -352,28 +340,23 @@ class Session:
 
     def reconfigure(self, now: int) -> None:
         """Begin anew with the endpoint's changed configuration; only while CONNECTING."""
-        self._config = self._context.config
-        self._agreement = Agreement(
-            self._config, self._context.parameters, initiator=self.initiator
-        )
-        self._configure(now)
+        self._configure(now, initiator=self.initiator)
         self._initiation.restart()
         self._begin_attempt(now)
         self._scheduled(now)
 
-    def _configure(self, now: int) -> None:
-        config = self._config
+    def _configure(self, now: int, *, initiator: bool) -> None:
+        context, config = self._context, self._context.config
+        self._terms = Terms(config, context.parameters, initiator=initiator, now=now)
         self._liveness = Liveness(
             config,
             detector_for(config),
             self.timers,
-            self._agreement,
-            self._context.totals,
+            self._terms.agreement,
+            context.totals,
             answer_delay=self._credential.answer_delay,
             now=now,
         )
-        self._pause = Pause(config, now)
-        self._admin = Administration(config)
 
     def adopt(self, embryo: Embryo, address: Address, now: int) -> None:
         """Take an embryo's keys, as a new session or to go on with new ones. KA-4.3-4, -5."""
@@ -470,7 +453,7 @@ class Session:
         self._scheduled(now)
 
     def _probe_due(self, planned: int, now: int) -> None:
-        if self._pause.until > now:
+        if self._terms.pause.until > now:
             return
         if self.state is State.ADMIN_DOWN and self._liveness.awaits_reply:
             self._look_for_restarted_peer(now)
@@ -531,23 +514,22 @@ class Session:
             self._begin_attempt(now, attempt.credential if attempt else None)
 
     def _control_due(self, planned: int, now: int) -> None:
-        if self._control.waits and self.state is not State.DOWN:
+        if self._terms.control.waits and self.state is not State.DOWN:
             self._probe(now)
             self.timers.arm(Timer.CONTROL, now + max(1, self._control_spacing))
             most = max(self._liveness.interval, self._liveness.pto)
             self._control_spacing = min(2 * self._control_spacing, most)
 
     def _pause_end_due(self, planned: int, now: int) -> None:
-        if self._pause.until > now:
-            self.timers.arm(Timer.PAUSE_END, self._pause.until)
+        if self._terms.pause.until > now:
+            self.timers.arm(Timer.PAUSE_END, self._terms.pause.until)
             return
-        if self._pause.lapsed(now):
-            self._control.withdraw_pause()
+        self._terms.lapse(now)
         self._release_judgement(now)
 
     def _admin_end_due(self, planned: int, now: int) -> None:
         """Honour the peer's part no longer. Spec: KA-8.10-4."""
-        self._admin.peer_up(now)
+        self._terms.admin.peer_up(now)
         self._follow_administration(now)
 
     def _path_due(self, planned: int, now: int) -> None:
@@ -626,33 +608,26 @@ class Session:
         self._liveness.peer_state = _STATES[body.state]
         self._learn_peer_address(address, size, now)
         self._learn_own_address(body, now)
-        if self._control.waits:
-            self._control_confirmed(self._control.confirmed_by(body.control_ack), now)
+        if self._terms.control.waits:
+            self._control_confirmed(self._terms.confirmed_by(body.control_ack), now)
         if body.options is not NO_OPTIONS:
             last_sent = self._require_channel().last_sent
-            if self._control.learn(body.control_version, body.options, last_sent):
-                self._learn_control(body.options, now)
+            told = self._terms.learn(body.control_version, body.options, last_sent)
+            if told is not NO_OPTIONS:
+                self._learn_control(told, now)
 
     def _control_confirmed(self, told: Options, now: int) -> None:
         """Go by what the peer knows by now. Spec: KA-8.8-3, KA-4.8-1."""
         if told.parameters is not None or told.slow_down_us is not None:
-            self._agreement.own.settle()
             self._agreed(now)
         if self._new_credential is not None and told.next_key == self._new_credential.key_id:
             self.timers.arm(Timer.KEY_CHANGE, now + KEY_CHANGE_TIMEOUT)
             self._begin_attempt(now, self._new_credential)
 
     def _learn_control(self, told: Options, now: int) -> None:
-        """Take the peer's control state over. Spec: KA-8.6-2."""
-        if told.parameters is not None:
-            self._agreement.peer.change(told.parameters)
-        if told.slow_down_us is not None:
-            asked = self._agreement.peer.newest._replace(min_receive_interval_us=told.slow_down_us)
-            self._agreement.peer.change(asked)
-        if told.next_key is not None:
-            self.announced_key = told.next_key
+        """Do what the peer's new control state brings about. Spec: KA-8.6-2."""
         if told.pause_ms is not None:
-            honoured = self._pause.learn(told.pause_ms, now)
+            honoured = self._terms.pause.learn(told.pause_ms, now)
             self._hold_judgement(now)
             self._context.outbox.emit(PeerPaused(self, now, honoured))
         if told.admin is not None:
@@ -661,8 +636,8 @@ class Session:
 
     def _learn_administration(self, now: int, *, down: bool) -> None:
         if not down:
-            self._admin.peer_up(now)
-        elif (until := self._admin.peer_down(now)) is not None:
+            self._terms.admin.peer_up(now)
+        elif (until := self._terms.admin.peer_down(now)) is not None:
             self.timers.arm(Timer.ADMIN_END, max(until, now + 1))
         self._follow_administration(now)
 
@@ -687,7 +662,9 @@ class Session:
         if self.initiator or body.state not in (State.UP, State.HALF_OPEN):
             return
         if self._push_back.probed(self._liveness.interval, now):
-            self._ask_for(self._liveness.interval // MICROSECOND, now)
+            self._terms.push_back(self._liveness.interval // MICROSECOND)
+            self._agreed(now)
+            self._tell_control(now)
 
     def _learn_own_address(self, body: Body, now: int) -> None:
         """Notice that the peer sees us elsewhere; ask where. Spec: KA-9.2-1, KA-9.2-2."""
@@ -736,13 +713,13 @@ class Session:
     def _hold_judgement(self, now: int) -> None:
         """Judge nothing until all pauses are over. Spec: KA-8.7-1."""
         self._liveness.suspend()
-        self.timers.arm(Timer.PAUSE_END, max(self._pause.until, now + 1))
+        self.timers.arm(Timer.PAUSE_END, max(self._terms.pause.until, now + 1))
 
     def _release_judgement(self, now: int) -> None:
         """Judge again, unless something else forbids it. Spec: KA-8.7-3, KA-8.10-6."""
-        if self._pause.until > now:
+        if self._terms.pause.until > now:
             return
-        if not self._admin.down:
+        if not self._terms.admin.down:
             self._liveness.resume(now)
         self._rearm_probe(now)
         if self.state is State.SUSPECT:
@@ -760,7 +737,7 @@ class Session:
 
     def _agreed(self, now: int) -> None:
         """Go by what both sides told, as far as they know it of each other. KA-8.8-2, -4."""
-        live, agreement = self._liveness, self._agreement
+        live, agreement = self._liveness, self._terms.agreement
         live.agree()
         live.rearm_overdue(now)
         planned = self.timers.armed(Timer.PROBE)
@@ -771,29 +748,18 @@ class Session:
             live.measure_anew(now)
             self._context.outbox.emit(IntervalChanged(self, now, previous, live.interval))
 
-    def _ask_for(self, min_receive_interval_us: int, now: int) -> None:
-        """Push back. Spec: KA-8.9-1."""
-        asked = self.parameters._replace(min_receive_interval_us=min_receive_interval_us)
-        self._agreement.own.change(asked)
-        self._control.change(slow_down_us=min_receive_interval_us)
-        self._agreed(now)
-        self._tell_control(now)
-
     def _administer(self, now: int, *, down: bool) -> None:
         self._require_live()
-        if self._admin.own is down:
-            return
-        self._admin.own = down
-        self._control.change(admin=int(down))
-        self._follow_administration(now)
-        self._tell_control(now)
+        if self._terms.administer(down=down):
+            self._follow_administration(now)
+            self._tell_control(now)
 
     def _follow_administration(self, now: int) -> None:
         """Be in ADMIN_DOWN exactly while a side is taken down. Spec: KA-8.10-2."""
         before = self.state
-        if self._admin.down == (before is State.ADMIN_DOWN):
+        if self._terms.admin.down == (before is State.ADMIN_DOWN):
             return
-        if self._admin.down:
+        if self._terms.admin.down:
             self._liveness.administer(Input.ADMIN_DOWN)
             self._liveness.suspend()
             self._report(before, now)
@@ -801,13 +767,6 @@ class Session:
             self._liveness.administer(Input.ADMIN_UP)
             self._report(before, now)
             self._release_judgement(now)
-
-    def _control_options(self, now: int) -> Options:
-        """Give what the peer has not confirmed. Spec: KA-8.6-1."""
-        pending = self._control.pending
-        if pending.pause_ms is None:
-            return pending
-        return pending._replace(pause_ms=self._pause.remaining_ms(now))
 
     # Paths.
 
@@ -859,8 +818,8 @@ class Session:
     # Frames out.
 
     def _probe(self, now: int, options: Options = NO_OPTIONS) -> None:
-        if self._control.waits:
-            options = self._control_options(now)._replace(pad=options.pad)
+        if self._terms.control.waits:
+            options = self._terms.unconfirmed(now)._replace(pad=options.pad)
         if self._send(FrameType.PROBE, options, self._path.address, now):
             self._liveness.probe_sent(self._require_channel().last_sent, now)
             self._rearm_nat_keepalive(now)
@@ -883,8 +842,8 @@ class Session:
         if challenge is not None:
             options = Options(path_response=challenge)
             room -= CHALLENGE_OPTION_BYTES
-        if self._control.waits:
-            told = self._control_options(now)._replace(path_response=challenge)
+        if self._terms.control.waits:
+            told = self._terms.unconfirmed(now)._replace(path_response=challenge)
             if len(build_options(told)) <= room + len(build_options(options)):
                 return told
         if room >= ADDRESS_OPTION_BYTES:
@@ -906,7 +865,7 @@ class Session:
 
     def _said(self, address: Address) -> Said:
         seen = self._address_hash if address == self._path.address else self._hash_of(address)
-        control = self._control
+        control = self._terms.control
         return Said(self.state, self._diagnostic, control.version, control.acked, seen)
 
     def _hash_of(self, address: Address) -> int:
@@ -969,7 +928,7 @@ class Session:
     def _become_responder(self) -> None:
         """Leave the probing to the peer, of two that met. Spec: KA-4.6-2, KA-4.6-3."""
         if self.initiator:
-            self._agreement.initiator = False
+            self._terms.agreement.initiator = False
             self.timers.disarm(Timer.PROBE)
 
     def _establish(
@@ -991,11 +950,11 @@ class Session:
         self._rename([*self._names[:1], channel.local_id])
         self._address_hash = self._hash_of(self._path.address)
         self._own_address.restart()
-        self._control.new_keys()
+
         self._measured.new_keys(channel, told.options.clock_us, peer.options.clock_us)
         if credential.key_id != self.key_id:
             self._go_under(credential, now)
-        self._agreement.established(told.parameters, peer.parameters)
+        self._terms.established(told.parameters, peer.parameters)
         restarted = self.peer_epoch not in (b"", peer.epoch)
         self.peer_epoch = peer.epoch
         routes.know_peer(self, peer.instance_id)
@@ -1012,32 +971,22 @@ class Session:
     def _greet_restarted_peer(self, now: int) -> None:
         """Forget what the peer said before it restarted. Spec: KA-7.4-6, KA-8.10-5."""
         self._context.outbox.emit(PeerRestarted(self, now))
-        self._control.forget_peer()
-        self._pause.forget_peer(now)
-        self._admin.peer_up(now)
+        self._terms.forget_peer(now)
         before = self.state
-        if before is State.ADMIN_DOWN and not self._admin.down:
+        if before is State.ADMIN_DOWN and not self._terms.admin.down:
             self._liveness.administer(Input.ADMIN_UP)
             self._report(before, now)
-        if self._pause.until > now:
-            self.timers.arm(Timer.PAUSE_END, self._pause.until)
+        if self._terms.pause.until > now:
+            self.timers.arm(Timer.PAUSE_END, self._terms.pause.until)
             return
         self.timers.disarm(Timer.PAUSE_END)
-        if not self._admin.down:
+        if not self._terms.admin.down:
             self._liveness.resume(now)
 
     def _tell_anew(self, now: int, *, restarted: bool) -> None:
         """Say what the handshake did not tell, and what a restarted peer forgot. KA-8.7-2."""
-        lasting: dict[str, Parameters | int] = {}
-        if not self._agreement.own.settled:
-            lasting["parameters"] = self.parameters
-        if restarted and self._pause.remaining_ms(now):
-            lasting["pause_ms"] = self._pause.remaining_ms(now)
-        if restarted and self._admin.own:
-            lasting["admin"] = 1
-        if lasting:
-            self._control.change(**lasting)
-        if self._control.waits:
+        self._terms.tell_anew(now, restarted=restarted)
+        if self._terms.control.waits:
             self._tell_control(now)
         self._agreed(now)
 
@@ -1047,7 +996,7 @@ class Session:
         self._context.routes.rekey(self, credential.key_id)
         self._credential = credential
         self._new_credential = None
-        self.announced_key = None
+        self._terms.announced_key = None
         self.timers.disarm(Timer.KEY_CHANGE)
         self._context.outbox.emit(KeyChanged(self, now, previous, credential.key_id))
 
@@ -1060,8 +1009,7 @@ class Session:
             self._confirmed_at = now
         if self._initiation.worked(channel.remote_id):
             self._rename([channel.local_id])
-        if self._control.peer_knows(confirmed):
-            self._agreement.peer.settle()
+        if self._terms.peer_knows(confirmed):
             self._agreed(now)
 
     def _rename(self, names: list[bytes]) -> None:
@@ -1080,7 +1028,7 @@ class Session:
         if after is before:
             return
         _ENTERED[after](self, before, now)
-        if before is State.DOWN and self._control.waits:
+        if before is State.DOWN and self._terms.control.waits:
             self._control_spacing = self._liveness.pto
             self.timers.arm(Timer.CONTROL, now + 1)
 
@@ -1094,7 +1042,7 @@ class Session:
     def _entered_admin_down(self, before: State, now: int) -> None:
         self._drop_attempt(now)
         self.timers.disarm(Timer.EXPIRY)
-        self._context.outbox.emit(SessionAdminDown(self, now, before, not self._admin.own))
+        self._context.outbox.emit(SessionAdminDown(self, now, before, not self._terms.admin.own))
         self._rearm_probe(now)
 
     def _entered_suspect(self, before: State, now: int) -> None:

@@ -127,7 +127,7 @@ def test_a_frame_that_was_dropped_is_not_named(reason: DropReason, fault: dict[s
 def test_a_dropped_frame_confirms_nothing() -> None:
     """KA-3.7-3 KA-7.1-3: it neither moves a fact nor the control state."""
     pair = Pair().up()
-    before = pair.far.stats, pair.far._control.acked
+    before = pair.far.stats, pair.far._terms.control.acked
     bad = codec.build_options(codec.Options(pause_ms=1000)) + b"\x80\x00"
     data = sealed(pair.session, pair.now, options=bad, highest=pair.far._channel.last_sent)
     pair.world.inject(pair.bob, data, pair.alice.address)
@@ -135,4 +135,4 @@ def test_a_dropped_frame_confirms_nothing() -> None:
     assert (after.rx_at, after.round_trip_at, after.state) == (
         *(before[0].rx_at, before[0].round_trip_at, before[0].state),
     )
-    assert pair.far._control.acked == before[1]
+    assert pair.far._terms.control.acked == before[1]

@@ -203,14 +203,14 @@ def test_a_pause_is_repeated_until_confirmed() -> None:
     pair.world.cut("alice", "bob")
     pair.session.pause(40 * S, pair.now)
     pair.run(3 * S)
-    assert pair.session._control.waits
+    assert pair.session._terms.control.waits
     attempts = probe_times(pair)[start:]
     steps = [b - a for a, b in pairwise(attempts)]
     assert len(attempts) >= 4
     assert all(b == 2 * a for a, b in pairwise(steps))
     pair.world.cut("alice", "bob", cut=False)
     pair.run(5 * S)
-    assert not pair.session._control.waits
+    assert not pair.session._terms.control.waits
     (paused,) = [e for e in pair.bob.events if isinstance(e, PeerPaused)]
     assert paused.time + paused.duration <= attempts[0] + 40 * S + 20 * MS
 
@@ -260,7 +260,7 @@ def test_a_responder_that_is_down_goes_on_probing_after_a_pause() -> None:
     pair.cut()
     pair.run_to(State.DOWN, pair.far)
     pair.far.pause(30 * S, pair.now)
-    pair.far._control._told = NO_OPTIONS  # as if it had been confirmed just before
+    pair.far._terms.control._told = NO_OPTIONS  # as if it had been confirmed just before
     pair.run(100 * S)
     resumed = pair.now
     pair.run(100 * S)
@@ -322,5 +322,5 @@ def test_control_versions_go_round_without_zero() -> None:
     versions = []
     for _ in range(256):
         pair.session.pause(0, pair.now)
-        versions.append(pair.session._control.version)
+        versions.append(pair.session._terms.control.version)
     assert versions == [*range(1, 256), 1]

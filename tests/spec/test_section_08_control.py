@@ -46,10 +46,10 @@ def test_what_down_kept_back_is_told_afterwards(change: str) -> None:
         pair.far.pause(3600 * S, pair.now)
     else:
         pair.session.admin_down(pair.now)
-        pair.far._control.change(admin=0)
+        pair.far._terms.control.change(admin=0)
     pair.run(100 * S)
     pair.session.timers.disarm(Timer.HANDSHAKE)
-    assert pair.far._control.waits
+    assert pair.far._terms.control.waits
     before = len(of_type(pair.bob, FrameType.PROBE))
     pair.cut(cut=False)
     probe = forge(pair.session, FrameType.PROBE, pair.now)
@@ -59,4 +59,4 @@ def test_what_down_kept_back_is_told_afterwards(change: str) -> None:
     pair.world.inject(pair.bob, answer, pair.alice.address)
     pair.run(S)
     assert len(of_type(pair.bob, FrameType.PROBE)) > before
-    assert not pair.far._control.waits
+    assert not pair.far._terms.control.waits
