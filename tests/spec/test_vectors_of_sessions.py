@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from kaudp.config import Config
-from kaudp.core.agreement import Agreement
 from kaudp.core.channel import Channel
 from kaudp.core.clocks import ClockOffset, DelayVariation, Exchange
 from kaudp.core.control import Control
@@ -17,11 +16,12 @@ from kaudp.core.cookies import CookieJar
 from kaudp.core.endpoint import Endpoint
 from kaudp.core.rtt import PTO_GRANULARITY, ResponseTime
 from kaudp.core.session import Session
+from kaudp.core.terms import Terms
 from kaudp.core.timers import Timer
 from kaudp.errors import DropReason, Refused
 from kaudp.units import MAX_UINT32, MICROSECOND, MILLISECOND, SECOND
 from kaudp.wire import codec
-from kaudp.wire.codec import NO_OPTIONS, Body, Options, Parameters
+from kaudp.wire.codec import Body, Options, Parameters
 from kaudp.wire.grammar import FrameType
 from kaudp.wire.keys import PresharedKey
 from kaudp.wire.seal import NO_LIMITS, PhaseLimits, SessionKeys, next_secret, traffic_key
@@ -237,15 +237,15 @@ OPTION_FIELDS: dict[str, tuple[str, Any]] = {
 CONTROL = ("PARAMETERS", "PAUSE", "SLOW_DOWN", "NEXT_KEY", "ADMIN")
 
 
-def agreement_of(vector: Vector, *, initiator: bool, desired: int, allowed: int) -> Agreement:
+def terms_of(vector: Vector, *, initiator: bool, desired: int, allowed: int) -> Terms:
     most = vector["max_peer_interval"] // MILLISECOND
     config = Config(max_peer_interval_ms=most, min_receive_interval_ms=0)
     wanted = PARAMETERS._replace(desired_interval_us=desired)
     permitted = PARAMETERS._replace(min_receive_interval_us=allowed)
     own, peer = (wanted, permitted) if initiator else (permitted, wanted)
-    agreement = Agreement(config, own, initiator=initiator)
-    agreement.established(own, peer)
-    return agreement
+    terms = Terms(config, own, initiator=initiator, now=0)
+    terms.established(own, peer)
+    return terms
 
 
 @vectors("negotiation", "agreed")
@@ -255,9 +255,9 @@ def test_intervals_agreed(vector: Vector) -> None:
     # The text leaves open what an initiator judges by whose own wish exceeds its limit.
     within_limit = max(desired) * MICROSECOND <= vector["max_peer_interval"]
     for initiator in (False, True) if within_limit else (False,):
-        agreement = agreement_of(
+        agreement = terms_of(
             vector, initiator=initiator, desired=desired[0], allowed=allowed[0]
-        )
+        ).agreement
         wants, allows = agreement._roles()
         for value in desired[1:]:
             wants.change(wants.newest._replace(desired_interval_us=value))
@@ -272,45 +272,32 @@ def test_intervals_agreed(vector: Vector) -> None:
 @vectors("negotiation", "settling")
 def test_changes_are_settled(vector: Vector) -> None:
     """KA-8.8-1 KA-8.8-2 KA-8.8-3 KA-8.9-1."""
-    agreement = agreement_of(
+    terms = terms_of(
         vector,
         initiator=vector["role"] == "initiator",
         desired=vector["desired_interval_us"],
         allowed=vector["min_receive_interval_us"],
     )
-    control, last_sent = Control(), 0
+    agreement, last_sent = terms.agreement, 0
     for step in vector["steps"]:
         match step["event"]:
             case "change":
-                control.version = (step["control_version"] - 2) % 255 + 1
+                terms.control.version = (step["control_version"] - 2) % 255 + 1
                 parameters = Parameters(**step["parameters"])
-                control.change(parameters=parameters)
-                assert control.version == step["control_version"]
+                terms.control.change(parameters=parameters)
+                assert terms.control.version == step["control_version"]
                 agreement.own.change(parameters)
             case "send":
                 last_sent = step["packet_number"]
             case "receive":
-                receive_control(agreement, control, step, last_sent)
+                terms.confirmed_by(step["control_ack"])
+                terms.peer_knows(step["highest_received"])
+                options = expected_options(step["options"])
+                terms.learn(step["control_version"], options, last_sent)
         assert (agreement.interval, agreement.judged_interval) == (
             step["probe_interval"],
             step["judged_interval"],
         )
-
-
-def receive_control(agreement: Agreement, control: Control, step: Vector, last_sent: int) -> None:
-    """Do what a session does with a frame that has the highest packet number."""
-    if control.confirmed_by(step["control_ack"]) is not NO_OPTIONS:
-        agreement.own.settle()
-    if control.peer_knows(step["highest_received"]):
-        agreement.peer.settle()
-    options = expected_options(step["options"])
-    if not control.learn(step["control_version"], options, last_sent):
-        return
-    if options.parameters is not None:
-        agreement.peer.change(options.parameters)
-    if options.slow_down_us is not None:
-        newest = agreement.peer.newest
-        agreement.peer.change(newest._replace(min_receive_interval_us=options.slow_down_us))
 
 
 @vectors("control", "receive")
@@ -363,14 +350,14 @@ def test_control_state_in_replies(vector: Vector) -> None:
     """KA-8.3-3 KA-8.6-1: the replies of a session to probes of these lengths."""
     pair = Pair().up()
     session, address, now = pair.far, pair.alice.address, pair.now
-    session._control.version = vector["control_version"]
+    session._terms.control.version = vector["control_version"]
     for step in vector["steps"]:
         match step["event"]:
             case "change":
                 field, value = OPTION_FIELDS[step["option"]]
-                session._control.change(**{field: value})
+                session._terms.control.change(**{field: value})
             case "receive":
-                session._control.confirmed_by(step["control_ack"])
+                session._terms.control.confirmed_by(step["control_ack"])
             case "probe":
                 session._probe(now)
                 assert said(pair, FrameType.PROBE, now) == (
