@@ -11,7 +11,7 @@ from typing import Final
 from kaudp.config import Config
 from kaudp.core.context import Context
 from kaudp.core.cookies import CookieJar
-from kaudp.core.handshake import Embryo, Identity
+from kaudp.core.handshake import NO_SESSION, Embryo, Identity
 from kaudp.core.paths import Address
 from kaudp.core.routes import LINGER
 from kaudp.core.session import Session
@@ -227,8 +227,10 @@ class Endpoint:
 
     def _awaited(self, opened: OpenedInit, addr: Address) -> Session | None:
         """Find the session whose own first handshake this INIT meets. Spec: KA-4.6-1."""
+        payload = opened.payload
         awaited = self._context.routes.connecting_to(opened.credential.key_id, addr)
-        if awaited is not None and not self._context.identity.precedes(opened.payload.epoch):
+        is_first = payload.old_session_id == NO_SESSION
+        if awaited is not None and is_first and not self._context.identity.precedes(payload.epoch):
             raise Refused(DropReason.CROSSED, consumed=True)
         return awaited
 
@@ -344,15 +346,15 @@ class Endpoint:
         return None
 
     def _restarted(self, asked: OpenedInit | Embryo) -> Session | None:
-        """Find the session of an initiator that has restarted since. Spec: KA-4.7-1."""
+        """Find the session of a peer that has restarted since; its own first. Spec: KA-4.7-1."""
         payload = asked.payload
         known = self._context.routes.sessions_with(asked.credential.key_id, payload.instance_id)
         left = [
             session
             for session in known
-            if session.continuable and session.peer_epoch != payload.epoch
+            if session.state is not State.CLOSED and session.peer_epoch != payload.epoch
         ]
-        return min(left, key=lambda session: session.stats.rx_at, default=None)
+        return min(left, key=lambda s: (s.initiator, s.stats.rx_at), default=None)
 
     def _key(self, key_id: bytes) -> Credential:
         key = self._context.key(key_id)

@@ -971,6 +971,7 @@ class Session:
     def _greet_restarted_peer(self, now: int) -> None:
         """Forget what the peer said before it restarted. Spec: KA-7.4-6, KA-8.10-5."""
         self._context.outbox.emit(PeerRestarted(self, now))
+        self._confirmed_at = None
         self._terms.forget_peer(now)
         before = self.state
         if before is State.ADMIN_DOWN and not self._terms.admin.down:

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kaudp.config import Config
+from kaudp.core.endpoint import Endpoint
 from kaudp.core.session import Session
 from kaudp.errors import DropReason
 from kaudp.events import State
@@ -354,6 +355,54 @@ def test_an_embryo_of_a_connect_that_was_given_up_is_no_way_in(hook: bool) -> No
     meeting.run(10 * S)
     assert meeting.low.kinds() == ["SessionClosed"]
     assert meeting.low.endpoint.sessions == []
+
+
+@pytest.mark.parametrize("accept", [(False, False), (False, True), (True, False), (True, True)])
+@pytest.mark.parametrize("instance", [None, b"client 1"])
+@pytest.mark.parametrize("who", ["low", "high"])
+@pytest.mark.parametrize("silence", [0, 3, 40])
+@pytest.mark.parametrize("lower", [False, True])
+def test_one_of_two_that_met_restarts_and_connects_again(
+    accept: tuple[bool, bool], instance: bytes | None, who: str, silence: int, lower: bool
+) -> None:
+    """KA-4.6-1 KA-4.7-1: responder or initiator, with a lower or a higher epoch than before.
+
+    The other one's session goes on, except where it cannot know who it is and either accepts
+    others too or, as a responder, has no cause to look for its peer itself.
+    """
+    meeting = Meeting(accept=accept)
+    node = meeting.low if who == "low" else meeting.high
+    other = meeting.high if who == "low" else meeting.low
+    old = node.endpoint._context
+    old.identity.instance_id = instance or b"whatever"
+    meeting.connect(meeting.low)
+    meeting.connect(meeting.high)
+    meeting.run(5 * S)
+    left = meeting.session(other)
+    node.endpoint = Endpoint(
+        old.config,
+        keys=KEY,
+        rng=old.rng,
+        entropy=old.entropy,
+        accept=node.endpoint._accept,
+        instance_id=instance,
+    )
+    node.endpoint._context.identity.epoch = bytes(8) if lower else b"\xff" * 8
+    node.events.clear()
+    meeting.run(silence * S)
+    meeting.connect(node)
+    meeting.run(50 * S)
+    if who == "high" and not instance and not other.endpoint._accept:
+        assert node.kinds() == []
+        assert other.endpoint.counters[DropReason.NOT_ACCEPTING]
+        return
+    assert "SessionUp" in node.kinds()
+    assert not {"ConnectFailed", "SessionDown"} & set(node.kinds())
+    assert all(session.state is State.UP for session in node.endpoint.sessions)
+    if instance or not other.endpoint._accept:
+        assert meeting.session(other) is left
+        assert other.kinds().count("PeerRestarted") == 1
+        meeting.assert_one_session()
 
 
 def test_a_closed_crossing_leaves_nothing_behind() -> None:
