@@ -131,6 +131,8 @@ class SessionKeys:
         """Go over to the next phase if that is due, and give its bit. KA-4.4-5, -6, -7."""
         if self._sending_since is None:
             self._sending_since = now
+        if self._previous is not None and now - self._came_in_at >= PHASE_LINGER:
+            self._previous = None  # So that what was sent before stays closed.
         behind = self._receiving.number > self._sending.number
         if behind if not self._initiator else self._update_due(now - self._sending_since, limits):
             self._sending = self._sending.following()
