@@ -188,6 +188,17 @@ def test_a_key_that_arrives_too_late_changes_nothing() -> None:
     assert_under(pair, NEW)
 
 
+def test_a_key_that_arrives_in_time_is_found_by_a_later_handshake() -> None:
+    """KA-4.8-1 KA-4.2-1: each handshake of the 60 s is one under the new key."""
+    pair = Rotation(bob_knows={KEY.key_id: KEY}).up()
+    pair.session.change_key(NEW.key_id, pair.now)
+    pair.run(30 * S)
+    assert len({data[4:12] for _, data, _ in of_type(pair.alice, FrameType.INIT)}) > 2
+    pair.keys["bob"][NEW.key_id] = NEW
+    pair.run(28 * S)
+    assert_under(pair, NEW)
+
+
 def test_a_restarted_peer_is_found_after_a_change_that_failed() -> None:
     """KA-4.8-1 KA-7.4-5: handshakes under the old key go on as before."""
     pair = Rotation(bob_knows={KEY.key_id: KEY}).up()
