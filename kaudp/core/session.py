@@ -362,7 +362,7 @@ class Session:
         """Take an embryo's keys, as a new session or to go on with new ones. KA-4.3-4, -5."""
         previous = self._path.address
         self._go_to(address)
-        self._become_responder()
+        self._become_responder(now)
         if embryo.payload.old_session_id in self._names:
             self._rename([embryo.payload.old_session_id])
         self._establish(
@@ -925,11 +925,12 @@ class Session:
         if self.state in (State.SUSPECT, State.DOWN):
             self._begin_attempt(now)
 
-    def _become_responder(self) -> None:
+    def _become_responder(self, now: int) -> None:
         """Leave the probing to the peer, of two that met. Spec: KA-4.6-2, KA-4.6-3."""
         if self.initiator:
             self._terms.agreement.initiator = False
             self.timers.disarm(Timer.PROBE)
+            self._key_change_due(now, now)
 
     def _establish(
         self,
