@@ -1,4 +1,4 @@
-"""The command line: `kaudp keygen | serve | ping | decode | demo`.
+"""The command line: `kaudp keygen | serve | ping | decode | demo | simulate`.
 
 Every mistake of the user ends in one line on stderr and exit code 2.
 """
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import kaudp
-from kaudp.cli import decode, demo, keygen, ping, serve
+from kaudp.cli import decode, demo, keygen, ping, serve, simulate
 from kaudp.cli.arguments import EXIT_USAGE, Parser
 from kaudp.cli.output import Output
 from kaudp.errors import KaudpError
@@ -49,7 +49,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"kaudp {kaudp.__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (keygen, serve, ping, decode, demo):
+    for command in (keygen, serve, ping, decode, demo, simulate):
         command.add_to(commands)
     return parser
 

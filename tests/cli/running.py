@@ -58,6 +58,10 @@ class Process:
             if match := re.search(pattern, line):
                 return match
 
+    def wait_for_end(self, seconds: float) -> None:
+        """Wait longer than `finish` does."""
+        self._child.wait(seconds)
+
     def finish(self, signal: int | None = None) -> int:
         """Send a signal if one is given, wait for the end, give the exit code."""
         if signal is not None:

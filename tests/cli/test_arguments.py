@@ -12,7 +12,7 @@ from kaudp.config import Config
 from tests.cli.conftest import Call
 from tests.cli.running import COMMAND, KEY, TIMEOUT_S, environment, one_line_error
 
-COMMANDS = ("keygen", "serve", "ping", "decode", "demo")
+COMMANDS = ("keygen", "serve", "ping", "decode", "demo", "simulate")
 MISTAKES = {
     "no command": [],
     "unknown command": ["pong"],
