@@ -288,9 +288,11 @@ class Liveness:
         Spec: KA-8.2-1, KA-7.3-4, KA-7.5-4, KA-7.6-1, KA-7.6-3, KA-8.10-3.
         """
         if self.state is State.DOWN:
-            if self._recovered and now - self.round_trip_at <= self.interval:
+            fresh = self._recovered and now - self.round_trip_at <= self.interval
+            if fresh and self.may_hasten(now):
                 return now + self.spacing()
-            self._recovered = 0
+            if not fresh:
+                self._recovered = 0
             step = cadence.down_interval(self.interval, self._down_probes)
             self._down_probes += 1
             return cadence.rearmed(planned, self.jittered_interval(step, r), now)
