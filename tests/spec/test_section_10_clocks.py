@@ -153,7 +153,7 @@ def test_the_truth_is_within_the_error(
             if all(s.stats.clock_offset is not None for s in sessions):
                 clocks.assert_true(elapsed=140 * S)
                 checked += 1
-    assert checked
+    assert checked or loss  # of which the handshake may have died
 
 
 def test_the_error_is_half_of_the_best_round_trip() -> None:
