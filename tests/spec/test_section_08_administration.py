@@ -5,10 +5,12 @@ from itertools import pairwise
 import pytest
 
 from kaudp.config import Config
+from kaudp.core.states import TRANSITIONS
 from kaudp.core.timers import Timer
+from kaudp.errors import SessionStateError
 from kaudp.events import SessionAdminDown, SessionSuspect, SessionUp, State
 from kaudp.wire.grammar import FrameType
-from tests.lives import restart
+from tests.lives import reconnect, restart
 from tests.worlds import MS, Pair, S, of_type
 
 NO_NAT = {"nat_keepalive_ms": None}
@@ -136,11 +138,11 @@ def test_the_operators_verbs_may_be_repeated() -> None:
     """KA-8.10-1: what is so already is not said again."""
     pair = calm()
     pair.session.admin_up(pair.now)
-    assert pair.session._control.version == 0
+    assert pair.session._terms.control.version == 0
     for _ in range(3):
         pair.session.admin_down(pair.now)
         pair.run(S)
-    assert pair.session._control.version == 1
+    assert pair.session._terms.control.version == 1
     assert pair.bob.kinds() == ["SessionUp", "SessionAdminDown"]
     with pytest.raises(SessionStateError, match="expected an established session"):
         Pair().session.admin_down(0)
@@ -244,7 +246,7 @@ def test_the_peers_part_is_honoured_within_its_limit(by_alice: bool) -> None:
     down.admin_down(pair.now)
     pair.run(60 * S)
     for _ in range(5):
-        down._control.change(admin=1)
+        down._terms.control.change(admin=1)
         down._tell_control(pair.now)
         pair.run(S)
     pair.run_to(State.SUSPECT, judge)

@@ -1,12 +1,16 @@
 """Section 8.6: control state, told until it is confirmed."""
 
+from itertools import pairwise
+
 import pytest
 
 from kaudp.config import Config
 from kaudp.core.timers import Timer
-from kaudp.events import PeerPaused, PeerRestarted, State
+from kaudp.events import IntervalChanged, PeerPaused, PeerRestarted, State
+from kaudp.wire import codec
+from kaudp.wire.codec import NO_OPTIONS, Body, Options
 from kaudp.wire.grammar import FrameType
-from tests.lives import restart
+from tests.lives import reconnect, restart
 from tests.worlds import MS, Pair, S, forge, of_type
 
 NO_NAT = {"nat_keepalive_ms": None}
@@ -59,7 +63,7 @@ def test_what_down_kept_back_is_told_afterwards(change: str) -> None:
     pair.world.inject(pair.bob, answer, pair.alice.address)
     pair.run(S)
     assert len(of_type(pair.bob, FrameType.PROBE)) > before
-    assert not pair.far._control.waits
+    assert not pair.far._terms.control.waits
 
 
 def bodies(pair: Pair, name: str, since: int = 0) -> list[tuple[int, int, Body]]:
@@ -97,7 +101,7 @@ def test_all_that_is_not_confirmed_goes_into_each_probe() -> None:
     pair.cut(cut=False)
     pair.run(7 * S)
     assert pair.far.state is State.ADMIN_DOWN
-    assert not pair.session._control.waits
+    assert not pair.session._terms.control.waits
     after = pair.now
     pair.run(60 * S)
     assert all(body.options == NO_OPTIONS for _, _, body in bodies(pair, "alice", after))
@@ -142,20 +146,20 @@ def test_a_reply_says_all_or_nothing() -> None:
 def test_a_reply_without_room_neither_confirms_nor_takes_over() -> None:
     """KA-8.6-2: it shows the version, but it holds none of what that version says."""
     pair = calm()
-    pair.far._control.change(admin=1)  # told by nothing yet
+    pair.far._terms.control.change(admin=1)  # told by nothing yet
     probe = forge(pair.session, FrameType.PROBE, pair.now)
     pair.world.inject(pair.bob, probe, pair.alice.address)
     reply = bodies(pair, "bob")[-1][2]
     assert (reply.control_version, reply.options) == (1, NO_OPTIONS)
     pair.run(100 * MS)
-    assert pair.session._control.acked == 0
+    assert pair.session._terms.control.acked == 0
     assert pair.session.state is State.UP
     pair.run(5 * S)
-    assert pair.far._control.waits
+    assert pair.far._terms.control.waits
     pair.far._tell_control(pair.now)
     pair.run(S)
-    assert not pair.far._control.waits
-    assert pair.session._control.acked == 1
+    assert not pair.far._terms.control.waits
+    assert pair.session._terms.control.acked == 1
     assert pair.session.state is State.ADMIN_DOWN
 
 
@@ -170,7 +174,7 @@ def test_control_state_is_taken_from_the_newest_frame_only() -> None:
     )
     for frame in (newer, late):
         assert pair.world.inject(pair.bob, frame, pair.alice.address)
-    assert pair.far._control.acked == 8
+    assert pair.far._terms.control.acked == 8
     pair.run(0)
     assert [e.duration for e in pair.bob.events if isinstance(e, PeerPaused)] == [3 * S]
 
@@ -185,7 +189,7 @@ def test_each_version_counts_once() -> None:
         pair.world.inject(pair.bob, frame, pair.alice.address)
         pair.run(S)
     assert len([e for e in pair.bob.events if isinstance(e, PeerPaused)]) == 1
-    assert pair.far._control.acked == 7
+    assert pair.far._terms.control.acked == 7
     _, _, last = bodies(pair, "bob")[-1]
     assert last.control_ack == 7
 
@@ -199,19 +203,19 @@ def test_confirmation_is_by_the_newest_version_alone() -> None:
     for ack, waits in ((0, True), (1, True), (3, True), (2, False)):
         frame = forge(pair.far, FrameType.REPLY, pair.now, control_ack=ack)
         pair.world.inject(pair.alice, frame, pair.bob.address)
-        assert pair.session._control.waits is waits
+        assert pair.session._terms.control.waits is waits
 
 
 def test_versions_go_round_and_are_taken_over() -> None:
     """KA-8.6-1 KA-8.6-2: 255 is followed by 1, which is new to a peer that has seen 255."""
     pair = calm()
-    pair.session._control.version = pair.far._control.acked = 254
+    pair.session._terms.control.version = pair.far._terms.control.acked = 254
     for version in (255, 1, 2):
         pair.session.pause(5 * S, pair.now)
-        assert pair.session._control.version == version
+        assert pair.session._terms.control.version == version
         pair.run(S)
-        assert pair.far._control.acked == version
-        assert not pair.session._control.waits
+        assert pair.far._terms.control.acked == version
+        assert not pair.session._terms.control.waits
     assert len([e for e in pair.bob.events if isinstance(e, PeerPaused)]) == 3
 
 
@@ -222,13 +226,13 @@ def test_a_restarted_peer_is_told_anew() -> None:
     pair.session.admin_down(pair.now)
     pair.session.change_intervals(pair.now, interval_ms=7_000)
     pair.run(S)
-    assert not pair.session._control.waits
-    version = pair.session._control.version
+    assert not pair.session._terms.control.waits
+    version = pair.session._terms.control.version
     restart(pair, pair.bob)
     pair.session._begin_attempt(pair.now)
     pair.run(S)
-    assert pair.session._control.version == version % 255 + 1
-    assert pair.far._control.acked == pair.session._control.version
+    assert pair.session._terms.control.version == version % 255 + 1
+    assert pair.far._terms.control.acked == pair.session._terms.control.version
     assert pair.far.state is State.ADMIN_DOWN
     (paused,) = [e for e in pair.bob.events if isinstance(e, PeerPaused)][-1:]
     assert paused.duration == 60 * S
@@ -240,15 +244,15 @@ def test_a_restarted_peers_versions_begin_anew() -> None:
     pair = calm()
     pair.session.pause(2 * S, pair.now)
     pair.run(S)
-    assert pair.far._control.acked == 1
+    assert pair.far._terms.control.acked == 1
     far = pair.far
     reconnect(pair)
     pair.run(5 * S)
     assert pair.far is far
-    assert far._control.acked == 0
+    assert far._terms.control.acked == 0
     pair.session.pause(4 * S, pair.now)
     pair.run(S)
-    assert far._control.acked == 1
+    assert far._terms.control.acked == 1
     assert [e.duration for e in pair.bob.events if isinstance(e, PeerPaused)] == [2 * S, 4 * S]
 
 

@@ -1,10 +1,16 @@
 """Sections 8.8 and 8.9: intervals that change, and push-back."""
 
+from itertools import pairwise
+
+import pytest
+
 from kaudp.config import Config
 from kaudp.core.timers import Timer
-from kaudp.events import State
+from kaudp.errors import ConfigError, SessionStateError
+from kaudp.events import IntervalChanged, State
+from kaudp.wire.codec import Options, Parameters
 from kaudp.wire.grammar import FrameType
-from tests.worlds import MS, Pair, S, of_type
+from tests.worlds import MS, Pair, S, forge, of_type
 
 NO_NAT = {"nat_keepalive_ms": None}
 
@@ -93,7 +99,7 @@ def test_a_slower_interval_is_probed_by_only_when_confirmed() -> None:
     pair.world.cut("bob", "alice", cut=False)
     pair.run(S)
     assert pair.session._liveness.interval == pair.session._liveness.judged_interval == 30 * S
-    assert not pair.far._agreement.peer.settled
+    assert not pair.far._terms.agreement.peer.settled
 
 
 def test_a_change_of_the_peer_is_settled_by_a_frame_that_confirms() -> None:
@@ -103,17 +109,17 @@ def test_a_change_of_the_peer_is_settled_by_a_frame_that_confirms() -> None:
     told = Options(parameters=Parameters(9_000_000, 0, 0, 64, 0))
     probe = forge(pair.session, FrameType.PROBE, pair.now, told, control_version=1)
     pair.world.inject(pair.bob, probe, pair.alice.address)
-    assert not pair.far._agreement.settled
+    assert not pair.far._terms.agreement.settled
     again = forge(pair.session, FrameType.PROBE, pair.now, told, control_version=1)
     pair.world.inject(pair.bob, again, pair.alice.address)
-    assert not pair.far._agreement.settled
+    assert not pair.far._terms.agreement.settled
     assert pair.far._liveness.judged_interval == 9 * S
     assert pair.far._liveness.interval == 5 * S
     reply = of_type(pair.bob, FrameType.REPLY)[-1][1]
     pair.world.inject(pair.alice, reply, pair.bob.address)
     confirms = forge(pair.session, FrameType.PROBE, pair.now, told, control_version=1)
     pair.world.inject(pair.bob, confirms, pair.alice.address)
-    assert pair.far._agreement.settled
+    assert pair.far._terms.agreement.settled
     assert pair.far.stats.interval == 9 * S
 
 
@@ -164,7 +170,7 @@ def test_features_do_not_change() -> None:
     told = Options(parameters=Parameters(5_000_000, 0, 0, 64, 0))
     probe = forge(pair.session, FrameType.PROBE, pair.now, told, control_version=1)
     pair.world.inject(pair.bob, probe, pair.alice.address)
-    assert pair.far._agreement.peer.newest.features == 1
+    assert pair.far._terms.agreement.peer.newest.features == 1
     assert pair.far._liveness.traffic_replaces_probes
 
 
@@ -177,7 +183,7 @@ def test_a_handshake_tells_the_newest() -> None:
     pair.session._begin_attempt(pair.now)
     pair.run(60 * MS)
     assert pair.far.stats.handshakes == 2
-    assert pair.far._agreement.peer.newest.desired_interval_us == 3_000_000
+    assert pair.far._terms.agreement.peer.newest.desired_interval_us == 3_000_000
     pair.run(20 * S)
     assert pair.session.stats.interval == pair.far.stats.interval == 3 * S
 
@@ -210,7 +216,7 @@ def test_intervals_that_no_configuration_may_have() -> None:
     pair = calm()
     with pytest.raises(ConfigError, match="interval_ms"):
         pair.session.change_intervals(pair.now, interval_ms=5)
-    assert pair.session._control.version == 0
+    assert pair.session._terms.control.version == 0
     with pytest.raises(SessionStateError, match="expected the responder's side"):
         pair.session.slow_down(500, pair.now)
     with pytest.raises(SessionStateError, match="expected an established session"):
@@ -223,12 +229,12 @@ def test_intervals_that_no_configuration_may_have() -> None:
 def test_slow_down_changes_what_is_allowed_alone() -> None:
     """KA-8.9-1: and is confirmed and settled as PARAMETERS are."""
     pair = calm()
-    before = pair.session._agreement.peer.newest
+    before = pair.session._terms.agreement.peer.newest
     pair.far.slow_down(8_000, pair.now)
     pair.run(20 * S)
-    after = pair.session._agreement.peer.newest
+    after = pair.session._terms.agreement.peer.newest
     assert after == before._replace(min_receive_interval_us=8_000_000)
-    assert pair.far._agreement.own.newest == after
+    assert pair.far._terms.agreement.own.newest == after
     assert pair.session.stats.interval == pair.far.stats.interval == 8 * S
     assert changes(pair, "alice") == changes(pair, "bob") == [(5 * S, 8 * S)]
 
@@ -249,12 +255,12 @@ def test_a_peer_that_probes_too_often_is_asked_and_answered() -> None:
     versions: dict[int, int] = {}
     for _ in range(1300):
         flood(pair, 1, 100 * MS, state=State.UP)
-        versions.setdefault(pair.far._control.version, pair.now)
+        versions.setdefault(pair.far._terms.control.version, pair.now)
     asked = [at for version, at in versions.items() if version]
     assert [at - began for at in asked] == pytest.approx([21 * S, 81 * S], abs=2 * S)
     assert len(of_type(pair.bob, FrameType.REPLY)) - answered >= 1300
     assert pair.far.state is State.UP
-    assert pair.far._control.pending == Options(slow_down_us=5_000_000)
+    assert pair.far._terms.control.pending == Options(slow_down_us=5_000_000)
     assert pair.far.stats.interval == 5 * S
 
 
@@ -265,7 +271,7 @@ def test_only_steady_probes_count(state: State) -> None:
     pair.world.cut("bob", "alice")
     pair.far._liveness.suspend()
     flood(pair, 200, MS, state=state)
-    asked = pair.far._control.version == 1
+    asked = pair.far._terms.control.version == 1
     assert asked is (state in (State.UP, State.HALF_OPEN))
 
 
@@ -277,7 +283,7 @@ def test_probes_with_options_do_not_count() -> None:
     for _ in range(200):
         probe = forge(pair.session, FrameType.PROBE, pair.now, Options(pad=0))
         pair.world.inject(pair.bob, probe, pair.alice.address)
-    assert pair.far._control.version == 0
+    assert pair.far._terms.control.version == 0
 
 
 @pytest.mark.parametrize("interval_ms", [100, 5_000])
@@ -291,14 +297,14 @@ def test_the_bucket_as_it_is(interval_ms: int) -> None:
     pair.session.timers.disarm(Timer.PROBE)
     pair.run(60 * S)  # the bucket is full
     flood(pair, 128, 0)
-    assert pair.far._control.version == 0
+    assert pair.far._terms.control.version == 0
     refill = min(interval_ms * MS, S)
     pair.run(refill)
     flood(pair, 4, 0)
-    assert pair.far._control.version == 0
+    assert pair.far._terms.control.version == 0
     flood(pair, 1, 0)
-    assert pair.far._control.version == 1
-    assert pair.far._control.pending.slow_down_us == interval_ms * 1000
+    assert pair.far._terms.control.version == 1
+    assert pair.far._terms.control.pending.slow_down_us == interval_ms * 1000
 
 
 def test_an_initiator_asks_nobody_to_slow_down() -> None:
@@ -307,4 +313,4 @@ def test_an_initiator_asks_nobody_to_slow_down() -> None:
     for _ in range(300):
         probe = forge(pair.far, FrameType.PROBE, pair.now)
         pair.world.inject(pair.alice, probe, pair.bob.address)
-    assert pair.session._control.version == 0
+    assert pair.session._terms.control.version == 0
