@@ -44,6 +44,11 @@ class Told:
         self.least = Parameters(*map(min, self.least, self.newest))
         self.most = Parameters(*map(max, self.most, self.newest))
 
+    def remember(self, before: "Told") -> None:
+        """Go on by what was told before, beside this."""
+        self.least = Parameters(*map(min, self.least, before.least))
+        self.most = Parameters(*map(max, self.most, before.most))
+
     def settle(self) -> None:
         """Forget what was before. Spec: KA-8.8-3."""
         self.least = self.most = self.newest
@@ -61,12 +66,15 @@ class Agreement:
         self._most_interval = milliseconds(config.max_peer_interval_ms)
 
     def established(self, told: Parameters, peer: Parameters) -> None:
-        """Take over what a handshake told; a later own change is still to be settled."""
-        newest = self.own.newest
-        self.own = Told(told)
-        self.peer = Told(peer)
-        if newest != told:
-            self.own.change(newest)
+        """Take over what a handshake told; a later own change is still to be settled.
+
+        A responder knows what an initiator told only with its first PROBE. Spec: KA-8.8-3.
+        """
+        before, self.own, self.peer = self.own, Told(told), Told(peer)
+        if self.initiator:
+            self.own.remember(before)
+        if before.newest != told:
+            self.own.change(before.newest)
 
     @property
     def settled(self) -> bool:

@@ -6,21 +6,29 @@ Spec: section 8.6.
 
 from typing import Any, Final
 
+from kaudp.errors import SessionStateError
 from kaudp.wire.codec import NO_OPTIONS, Options
 
+MAX_UNCONFIRMED: Final = 254
 CONTROL_OPTIONS: Final = ("parameters", "pause_ms", "slow_down_us", "next_key", "admin")
 
 
 class Control:
     """Versions of the control state, own and the peer's. Spec: KA-8.6-1, KA-8.6-2."""
 
-    __slots__ = ("_acked_since", "_told", "acked", "version")
+    __slots__ = ("_acked_since", "_told", "_unconfirmed", "acked", "version")
 
     def __init__(self) -> None:
         self.version = 0
         self.acked = 0
         self._told = NO_OPTIONS
         self._acked_since: int | None = None
+        self._unconfirmed = 0
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether a further version could be taken for one that is not confirmed. KA-8.6-4."""
+        return self._unconfirmed >= MAX_UNCONFIRMED
 
     @property
     def pending(self) -> Options:
@@ -33,7 +41,12 @@ class Control:
         return self._told is not NO_OPTIONS
 
     def change(self, **options: Any) -> None:  # noqa: ANN401
-        """Say something new, beside what is not confirmed yet."""
+        """Say something new, beside what is not confirmed yet. Raises `SessionStateError`."""
+        if self.exhausted:
+            raise SessionStateError(
+                f"expected the peer to confirm one of {MAX_UNCONFIRMED} changes, it did not yet"
+            )
+        self._unconfirmed += 1
         self.version = self.version % 255 + 1
         self._told = self._told._replace(**options)
 
@@ -42,6 +55,7 @@ class Control:
         if control_ack != self.version or not self.waits:
             return NO_OPTIONS
         confirmed, self._told = self._told, NO_OPTIONS
+        self._unconfirmed = 0
         return confirmed
 
     def withdraw_pause(self) -> None:
@@ -70,16 +84,12 @@ class Control:
         self._acked_since = None
         return True
 
-    def new_keys(self) -> None:
-        """Take note that packet numbers begin anew."""
-        if self._acked_since is not None:
-            self._acked_since = 1
-
-    def forget_peer(self) -> None:
-        """Take note that the peer started anew: its versions begin anew too. KA-8.6-3."""
+    def begin_anew(self, told: Options) -> None:
+        """Begin anew with versions, under new keys; what is to be told is the first. KA-8.6-3."""
         self.acked = 0
         self._acked_since = None
-        self._told = NO_OPTIONS
+        self._told = _tidy(told)
+        self.version = self._unconfirmed = int(self.waits)
 
 
 def control_options(options: Options) -> Options:

@@ -211,7 +211,15 @@ class Endpoint:
             if known is None:
                 self._check_admission(opened.credential.key_id, addr)
             parameters = known.parameters if known else context.parameters
-            embryo = Embryo(opened, context, parameters, addr, now, admitted=known is None)
+            embryo = Embryo(
+                opened,
+                context,
+                parameters,
+                addr,
+                now,
+                continues=self._continued(opened),
+                admitted=known is None,
+            )
             context.routes.add_embryo(embryo)
         context.outbox.send(embryo.answer(addr), addr)
 
@@ -309,23 +317,26 @@ class Endpoint:
         header = codec.parse_transport_header(data)
         channel, context = embryo.channel, self._context
         body, newest = channel.accept(header, channel.unseal(header, data, now), now)
-        session = self._continued(embryo)
-        if header.type == FrameType.REPLY or (session is None and header.type == FrameType.CLOSE):
+        continued = self._continued(embryo)
+        if header.type == FrameType.REPLY or (continued is None and header.type == FrameType.CLOSE):
             raise Refused(DropReason.UNEXPECTED, consumed=True)
-        session = session or self._met(embryo, addr) or self._restarted(embryo)
+        session = continued or self._met(embryo, addr) or self._restarted(embryo)
         address = embryo.address_proven_by(addr)
         if session is None:
             self._check_bounds(embryo.credential.key_id)
             if not embryo.admitted:
                 self._check_accepted(embryo.credential.key_id, addr)
             session = Session(context, embryo.credential, address, now, initiator=False)
+        if continued:
+            context.routes.expire_older(session, embryo)
         context.routes.remove_embryo(embryo)
         session.adopt(embryo, address, now)
         session.receive_frame(header, body, addr, now, size=len(data), newest=newest)
 
     def _continued(self, asked: OpenedInit | Embryo) -> Session | None:
         """Find the session that an initiator names. Spec: KA-4.3-5, KA-4.8-2."""
-        session = self._context.routes.continued(asked.payload.old_session_id)
+        session = asked.continues if isinstance(asked, Embryo) else None
+        session = session or self._context.routes.continued(asked.payload.old_session_id)
         if session is None or not session.continuable:
             return None
         allowed = (session.key_id, session.announced_key)

@@ -16,6 +16,7 @@ from kaudp.wire.suites import Credential, OnSecrets, OpenedInit, initiate
 
 if TYPE_CHECKING:
     from kaudp.core.context import Context
+    from kaudp.core.session import Session
 
 HANDSHAKE_RETRY_INITIAL: Final = 500 * MILLISECOND
 HANDSHAKE_RETRY_MAX: Final = 30 * SECOND
@@ -105,7 +106,8 @@ class Attempt:
 class Embryo:
     """A responder's answered INIT, before a transport frame proves that it was wanted.
 
-    `admitted` tells that it may become a session of its own, not only continue one that was known.
+    `continues` is the session that the INIT named. `admitted` tells that it may become a session of
+    its own, not only continue one that was known.
     Spec: KA-4.3-2, KA-4.3-3.
     """
 
@@ -114,6 +116,7 @@ class Embryo:
         "admitted",
         "answered",
         "channel",
+        "continues",
         "credential",
         "identifier",
         "payload",
@@ -129,6 +132,7 @@ class Embryo:
         address: Address,
         now: int,
         *,
+        continues: Session | None,
         admitted: bool,
     ) -> None:
         identity = context.identity
@@ -147,6 +151,7 @@ class Embryo:
         self.payload = opened.payload
         self.answered = now
         self.admitted = admitted
+        self.continues = continues
         self._addresses = [address]
 
     def answer(self, address: Address) -> bytes:

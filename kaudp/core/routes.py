@@ -216,6 +216,13 @@ class Routes(Generic[S]):
         del self.embryos[embryo.channel.local_id]
         del self._embryos_by_identifier[embryo.identifier]
 
+    def expire_older(self, session: S, embryo: Embryo) -> None:
+        """Forget the embryos before this one that would continue the same session. KA-4.3-9."""
+        for older in list(self.embryos.values()):
+            named = older.continues or self.continued(older.payload.old_session_id)
+            if named is session and older is not embryo and older.answered <= embryo.answered:
+                self.remove_embryo(older)
+
     def forget_embryos(self) -> None:
         """Forget all embryos."""
         self.embryos.clear()

@@ -661,7 +661,8 @@ class Session:
         """Ask a peer that probes far too often to slow down. Spec: KA-8.9-2, KA-8.9-3."""
         if self.initiator or body.state not in (State.UP, State.HALF_OPEN):
             return
-        if self._push_back.probed(self._liveness.interval, now):
+        full = self._terms.control.exhausted
+        if self._push_back.probed(self._liveness.interval, now) and not full:
             self._terms.push_back(self._liveness.interval // MICROSECOND)
             self._agreed(now)
             self._tell_control(now)
@@ -955,7 +956,7 @@ class Session:
         self._measured.new_keys(channel, told.options.clock_us, peer.options.clock_us)
         if credential.key_id != self.key_id:
             self._go_under(credential, now)
-        self._terms.established(told.parameters, peer.parameters)
+        self._terms.established(told.parameters, peer.parameters, now)
         restarted = self.peer_epoch not in (b"", peer.epoch)
         self.peer_epoch = peer.epoch
         routes.know_peer(self, peer.instance_id)
@@ -967,7 +968,9 @@ class Session:
         if before is State.CONNECTING:
             self._reported_interval = self._liveness.interval
         self._report(before, now)
-        self._tell_anew(now, restarted=restarted)
+        if self._terms.control.waits:
+            self._tell_control(now)
+        self._agreed(now)
 
     def _greet_restarted_peer(self, now: int) -> None:
         """Forget what the peer said before it restarted. Spec: KA-7.4-6, KA-8.10-5."""
@@ -984,13 +987,6 @@ class Session:
         self.timers.disarm(Timer.PAUSE_END)
         if not self._terms.admin.down:
             self._liveness.resume(now)
-
-    def _tell_anew(self, now: int, *, restarted: bool) -> None:
-        """Say what the handshake did not tell, and what a restarted peer forgot. KA-8.7-2."""
-        self._terms.tell_anew(now, restarted=restarted)
-        if self._terms.control.waits:
-            self._tell_control(now)
-        self._agreed(now)
 
     def _go_under(self, credential: Credential, now: int) -> None:
         """Take another pre-shared key for the session's. Spec: KA-4.8-3."""
@@ -1011,6 +1007,8 @@ class Session:
             self._confirmed_at = now
         if self._initiation.worked(channel.remote_id):
             self._rename([channel.local_id])
+            self._terms.keys_work()
+            self._agreed(now)
         if self._terms.peer_knows(confirmed):
             self._agreed(now)
 

@@ -132,25 +132,24 @@ class Terms:
 
     # Handshakes.
 
-    def established(self, told: Parameters, peer: Parameters) -> None:
-        """Take over what a handshake told."""
-        self.control.new_keys()
+    def established(self, told: Parameters, peer: Parameters, now: int) -> None:
+        """Take over what a handshake told, and tell again what it did not. Spec: KA-8.6-3."""
         self.agreement.established(told, peer)
+        changed = None if self.parameters == told else self.parameters
+        again = self.control.pending._replace(parameters=changed, slow_down_us=None)
+        if self.pause.remaining_ms(now):
+            again = again._replace(pause_ms=self.pause.remaining_ms(now))
+        if self.admin.own:
+            again = again._replace(admin=1)
+        self.control.begin_anew(again)
+
+    def keys_work(self) -> None:
+        """Take note that the peer goes by what the handshake told. Spec: KA-8.8-3."""
+        pending = self.control.pending
+        if pending.parameters is None and pending.slow_down_us is None:
+            self.agreement.own.settle()
 
     def forget_peer(self, now: int) -> None:
         """Forget what the peer said before it restarted. Spec: KA-8.6-3, KA-8.10-5."""
-        self.control.forget_peer()
         self.pause.forget_peer(now)
         self.admin.peer_up(now)
-
-    def tell_anew(self, now: int, *, restarted: bool) -> None:
-        """Tell what the handshake did not, and what a restarted peer forgot. Spec: KA-8.6-3."""
-        lasting: dict[str, Parameters | int] = {}
-        if not self.agreement.own.settled:
-            lasting["parameters"] = self.parameters
-        if restarted and self.pause.remaining_ms(now):
-            lasting["pause_ms"] = self.pause.remaining_ms(now)
-        if restarted and self.admin.own:
-            lasting["admin"] = 1
-        if lasting:
-            self.control.change(**lasting)

@@ -134,7 +134,7 @@ class SessionKeys:
         if self._previous is not None and now - self._came_in_at >= PHASE_LINGER:
             self._previous = None  # So that what was sent before stays closed.
         behind = self._receiving.number > self._sending.number
-        if behind if not self._initiator else self._update_due(now - self._sending_since, limits):
+        if behind if not self._initiator else self._update_due(now, self._sending_since, limits):
             self._sending = self._sending.following()
             self._sending_since = now
             self._sealed = 0
@@ -150,7 +150,10 @@ class SessionKeys:
         number = header.packet_number
         if header.flags & KEY_PHASE == self._receiving.number & KEY_PHASE:
             body = unseal(self._receiving.aead, number, data)
-            if self._first_number is None or number < self._first_number:
+            if self._first_number is None:
+                self._came_in_at = now
+                self._first_number = number
+            elif number < self._first_number:
                 self._first_number = number
             return body
         if (
@@ -174,12 +177,12 @@ class SessionKeys:
         self._came_in_at = now
         return body
 
-    def _update_due(self, age: int, limits: PhaseLimits) -> bool:
+    def _update_due(self, now: int, begun: int, limits: PhaseLimits) -> bool:
         return (
-            (age >= limits.age or self._sealed >= limits.frames)
-            and age >= PHASE_LINGER
+            (now - begun >= limits.age or self._sealed >= limits.frames)
             and self._receiving.number == self._sending.number
             and self._first_number is not None
+            and now - self._came_in_at >= PHASE_LINGER
         )
 
 

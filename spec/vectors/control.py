@@ -156,8 +156,8 @@ def numbers_received() -> Iterator[Json]:
 def keys_changed() -> Iterator[Json]:
     yield receiving(
         "new-keys",
-        "8.6-2",
-        "The versions go on, the packet numbers begin anew.",
+        "8.6-3",
+        "The versions begin anew, as the packet numbers do.",
         [
             *(frame(1, 1, "PAUSE"), frame(50, 2, "PAUSE"), {"event": "new_keys"}),
             *(frame(1, 2, "PAUSE"), frame(2, 3, "PAUSE"), frame(1, 3, "PAUSE")),
@@ -202,8 +202,7 @@ def receiving(name: str, requirements: str, comment: str, steps: list[Json]) -> 
             taken = newest and told_any and step["control_version"] != control_ack
             control_ack = step["control_version"] if taken else control_ack
         else:
-            highest = 0
-            control_ack = 0 if step["event"] == "restart" else control_ack
+            highest = control_ack = 0
         told.append(step | {"taken": taken, "control_ack": control_ack})
     return described(f"receive-{name}", requirements, comment, kind="receive", steps=told)
 

@@ -244,7 +244,7 @@ def terms_of(vector: Vector, *, initiator: bool, desired: int, allowed: int) -> 
     permitted = PARAMETERS._replace(min_receive_interval_us=allowed)
     own, peer = (wanted, permitted) if initiator else (permitted, wanted)
     terms = Terms(config, own, initiator=initiator, now=0)
-    terms.established(own, peer)
+    terms.established(own, peer, 0)
     return terms
 
 
@@ -314,9 +314,7 @@ def test_control_state_received(vector: Vector) -> None:
                 taken = control.learn(step["control_version"], options, 0)
         else:
             highest = 0
-            control.new_keys()
-            if step["event"] == "restart":
-                control.forget_peer()
+            control.begin_anew(control.pending)
         assert (taken, control.acked) == (step["taken"], step["control_ack"])
 
 
