@@ -72,3 +72,51 @@ def test_a_failed_message_2_leaves_the_initiator_waiting() -> None:
             ours.read_message_2(*damaged)
         assert refused.value.reason is DropReason.BAD_TAG
     assert ours.read_message_2(ephemeral, sealed)[0] == b"two"
+
+
+LOW_ORDER = bytes(32)
+
+
+def test_a_low_order_key_is_refused_by_each_side_in_its_way() -> None:
+    """KA-4.3-7: X25519 gives all zeros; a responder's INIT has verified, so it is consumed."""
+    waiting = Initiator(PSK, PROLOGUE, bytes(range(32)))
+    waiting.write_message_1(b"")
+    with pytest.raises(Refused) as refused:
+        waiting.read_message_2(LOW_ORDER, bytes(16))
+    assert (refused.value.reason, refused.value.consumed) == (DropReason.BAD_TAG, False)
+    assert str(refused.value) == "bad_tag: low-order ephemeral key"
+    peer = theirs("initiator", bytes(range(32)))
+    message = bytes(peer.write_message(b"one"))
+    answering = Responder(PSK, PROLOGUE)
+    answering.read_message_1(message[:32], message[32:])
+    answering._peer_ephemeral = LOW_ORDER
+    with pytest.raises(Refused) as refused:
+        answering.write_message_2(bytes(range(32)), b"two")
+    assert (refused.value.reason, refused.value.consumed) == (DropReason.MALFORMED, True)
+    assert str(refused.value) == "malformed: low-order ephemeral key"
+
+
+def test_secrets_are_hidden_and_differ_by_direction() -> None:
+    """KA-5.2-1 KA-4.3-1."""
+    ours, peer = Initiator(PSK, PROLOGUE, bytes(range(32))), Responder(PSK, PROLOGUE)
+    message = ours.write_message_1(b"")
+    assert peer.read_message_1(message[:32], message[32:]) == b""
+    ephemeral, sealed = peer.write_message_2(bytes(range(1, 33)), b"")
+    _, secrets = ours.read_message_2(ephemeral, sealed)
+    assert secrets == peer.split()
+    assert len({*secrets}) == 2
+    assert [len(secret) for secret in secrets] == [32, 32]
+    assert repr(secrets) == str(secrets) == "Secrets(hidden)"
+
+
+def test_a_forged_message_1_is_a_bad_tag() -> None:
+    """KA-4.2-4 KA-2-3."""
+    message = Initiator(PSK, PROLOGUE, bytes(range(32))).write_message_1(b"one")
+    for key, prologue, data in (
+        (bytes(32), PROLOGUE, message),
+        (PSK, PROLOGUE[:-1], message),
+        (PSK, PROLOGUE, message[:-1] + b"\0"),
+    ):
+        with pytest.raises(Refused) as refused:
+            Responder(key, prologue).read_message_1(data[:32], data[32:])
+        assert (refused.value.reason, refused.value.consumed) == (DropReason.BAD_TAG, False)

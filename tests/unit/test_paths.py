@@ -1,5 +1,7 @@
 """core/paths: canonical addresses and the move to a new one."""
 
+import hashlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from kaudp.core.paths import (
     Validation,
     address_bytes,
     address_from_bytes,
+    address_hash,
 )
 from kaudp.io.sockets import UdpAddress
 
@@ -107,3 +110,65 @@ def test_an_answer_that_got_lost_is_asked_for_again() -> None:
     own.asked(11)
     assert own.learn(2, 11, None) is Seen.ANSWERED
     assert own.learn(2, 12, None) is Seen.SAME
+
+
+def test_canonical_bytes_by_example() -> None:
+    """KA-9.2-4: family, port, address; an IPv4-mapped address is IPv4."""
+    assert address_bytes(("192.0.2.1", 258)) == bytes([4, 1, 2, 192, 0, 2, 1])
+    assert address_bytes(("::ffff:192.0.2.1", 258)) == bytes([4, 1, 2, 192, 0, 2, 1])
+    assert address_bytes(("2001:db8::1", 258)) == bytes([6, 1, 2]) + bytes.fromhex(
+        "20010db8000000000000000000000001"
+    )
+
+
+def test_the_hash_changes_with_the_address_and_its_receiver() -> None:
+    """KA-9.2-4: the first 4 bytes of SHA-256, also for an opaque address."""
+    known = hashlib.sha256(b"receiver" + bytes([4, 1, 2, 192, 0, 2, 1])).digest()
+    assert address_hash(b"receiver", ("192.0.2.1", 258)) == int.from_bytes(known[:4], "big")
+    opaque = [address_hash(one, two) for one in (b"receiver", b"another") for two in ("a", "b")]
+    assert len(set(opaque)) == 4
+    assert all(0 < number < 2**32 for number in opaque)
+
+
+def test_only_frames_to_the_candidate_count_and_only_the_last_eight() -> None:
+    """KA-9.1-2."""
+    path = PeerPath("old")
+    path.sent("new", 1)
+    assert not path.received("new", 1), "it was no candidate when that was sent"
+    for number in range(2, 11):
+        path.sent("new", number)
+        path.sent("old", number + 100)
+    assert not path.received("new", 2), "nine were sent since"
+    assert not path.received("new", 103)
+    assert path.received("new", 3)
+
+
+def test_a_second_candidate_takes_the_place_of_the_first() -> None:
+    """KA-9.1-2: what went to the first proves nothing of the second."""
+    path = PeerPath("old")
+    path.received("one", 0)
+    path.sent("one", 5)
+    assert not path.received("two", 5)
+    path.sent("one", 6)
+    assert not path.received("two", 6)
+    path.sent("two", 7)
+    assert path.received("two", 7)
+    path.sent("two", 8)
+    assert not path.received("old", 8), "the way back is proven anew"
+    path.sent("old", 9)
+    assert path.received("old", 9)
+
+
+def test_a_new_key_makes_new_hashes() -> None:
+    """KA-9.2-1: under new keys nothing has changed yet, and nothing is asked."""
+    own = OwnAddress()
+    own.learn(1, 0, None)
+    own.asked(5)
+    own.restart()
+    assert own.learn(2, 0, None) is Seen.SAME
+    assert own.learn(3, 4, None) is Seen.CHANGED
+    own.asked(6)
+    assert own.learn(3, 5, b"early") is Seen.ANSWERED, "it was told unasked"
+    assert own.learn(3, 6, None) is Seen.SAME
+    own.asked(9)
+    assert own.learn(3, 9, None) is Seen.CHANGED, "the first of three tries"

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kaudp.core.allowance import Allowance
-from kaudp.core.timers import Timer, TimerQueue, TimerTable
+from kaudp.core.timers import EXACT_UP_TO, SWEEP_FROM, Timer, TimerQueue, TimerTable
 
 
 class Item:
@@ -79,3 +79,99 @@ def test_an_allowance_grants_what_is_left_and_recovers() -> None:
     assert allowance.grant(50, 60, 10) == 10
     assert allowance.grant(50, 60, 99) == 0
     assert allowance.grant(50, 60, 100) == 50
+
+
+def test_a_timer_has_one_deadline_and_ties_go_by_kind() -> None:
+    """KA-8.2-3: an older deadline of the same timer does not come up."""
+    table = TimerTable()
+    table.arm(Timer.PROBE, 10)
+    table.arm(Timer.PROBE, 20)
+    assert table.pop_due(19) is None
+    for timer in (Timer.VERDICT, Timer.OVERDUE, Timer.CLOSING):
+        table.arm(timer, 20)
+    order = [table.pop_due(20) for _ in range(5)]
+    assert order == [(kind, 20) for kind in (0, 1, 3, 9)] + [None]
+
+
+def test_several_timers_are_disarmed_at_once() -> None:
+    table = TimerTable()
+    for timer in Timer:
+        table.arm(timer, 5)
+    table.disarm(Timer.OVERDUE, Timer.VERDICT)
+    left = [timer for timer in Timer if table.armed(timer) is not None]
+    assert left == [timer for timer in Timer if timer not in (Timer.OVERDUE, Timer.VERDICT)]
+
+
+def queue_of(count: int) -> tuple[TimerQueue[Item], list[Item]]:
+    queue: TimerQueue[Item] = TimerQueue()
+    items = [Item() for _ in range(count)]
+    for number, item in enumerate(items):
+        item.timers.arm(Timer.PROBE, 100 + number)
+        queue.update(item)
+    return queue, items
+
+
+def test_up_to_16_entries_the_queue_is_exact() -> None:
+    """A loop of few sessions is never woken for nothing."""
+    queue, items = queue_of(EXACT_UP_TO)
+    items[0].timers.arm(Timer.PROBE, 1000)
+    queue.update(items[0])
+    assert queue.next() == 101
+    items[1].timers.clear()
+    queue.update(items[1])
+    assert queue.next() == 102
+    assert len(queue._heap) <= EXACT_UP_TO + 2
+
+
+def test_with_more_a_later_deadline_costs_nothing() -> None:
+    """It wakes too early once, never too late."""
+    queue, items = queue_of(EXACT_UP_TO + 1)
+    heap = list(queue._heap)
+    for at in (1000, 2000, 3000):
+        items[0].timers.arm(Timer.PROBE, at)
+        queue.update(items[0])
+    items[1].timers.clear()
+    queue.update(items[1])
+    assert queue._heap == heap
+    assert queue.next() == 100
+    assert queue.pop_due(99) is None
+    assert queue.pop_due(100) is items[0]
+    assert items[0].queued_at is None
+    items[0].timers.arm(Timer.PROBE, 50)
+    queue.update(items[0])
+    assert queue.next() == items[0].queued_at == 50
+    items[2].timers.arm(Timer.PROBE, 40)
+    queue.update(items[2])
+    assert queue.next() == 40, "an earlier deadline counts at once"
+
+
+def test_what_is_discarded_never_comes_up() -> None:
+    queue, items = queue_of(3)
+    queue.discard(items[0])
+    queue.discard(items[0])
+    assert queue.next() == 101
+    assert [queue.pop_due(500) for _ in range(3)] == [items[1], items[2], None]
+    assert queue.next() is None
+
+
+def test_stale_entries_are_swept() -> None:
+    """Memory is bounded by twice the sessions that wait, however often they come and go."""
+    queue, items = queue_of(10)
+    for number in range(2000):
+        item = items[number % 10]
+        item.timers.arm(Timer.PROBE, 10_000 - number)
+        queue.update(item)
+        assert len(queue._heap) <= 10 + SWEEP_FROM + 2
+    assert queue.next() == 10_000 - 1999
+    due = [queue.pop_due(10**6) for _ in range(11)]
+    assert due == [items[number % 10] for number in range(1999, 1989, -1)] + [None]
+
+
+def test_entries_of_the_same_time_come_up_in_the_order_they_went_in() -> None:
+    """Items themselves are never compared."""
+    queue: TimerQueue[Item] = TimerQueue()
+    items = [Item() for _ in range(5)]
+    for item in items:
+        item.timers.arm(Timer.PROBE, 7)
+        queue.update(item)
+    assert [queue.pop_due(7) for _ in range(5)] == items
