@@ -86,7 +86,8 @@ class Campaign:
         answer = self.folder / "clean"
         _, status = os.waitpid(trial.forked(work, answer), 0)
         if status:
-            raise SystemExit(f"expected a run without a mutant to end, got {answer.read_text()}")
+            told = answer.read_text() if answer.exists() else f"status {status}"
+            raise SystemExit(f"expected a run without a mutant to end, got {told}")
         return json.loads(answer.read_text())
 
     def _tests(self, mutant: Mutant) -> tuple[list[str], list[str], set[str]]:
@@ -139,6 +140,7 @@ class Campaign:
                 plugin.run([*likely, *rest], self.seconds)
             if plugin.failed or "" not in running:
                 return plugin.failed
+            trial.allow(trial.IMPORT_CPU_SECONDS)
             trial.at_import(mutant, path)
             return (likely and anew(likely, likely)) or anew(self.options.tests, [*likely, *rest])
 
