@@ -2,6 +2,7 @@
 
 from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -165,6 +166,23 @@ def test_stale_entries_are_swept() -> None:
     assert queue.next() == 10_000 - 1999
     due = [queue.pop_due(10**6) for _ in range(11)]
     assert due == [items[number % 10] for number in range(1999, 1989, -1)] + [None]
+
+
+@pytest.mark.parametrize("count", [3, 10, EXACT_UP_TO])
+def test_a_sweep_forgets_nobody(count: int) -> None:
+    """KA-8.2-3: whenever the queue is read, before, at and after a sweep."""
+    for updates in range(count, 250, 1 if count == 10 else 7):
+        rng = Random(updates)
+        queue, items = queue_of(count)
+        for number in range(updates):
+            item = items[number % count]
+            item.timers.arm(Timer.PROBE, 10_000 * (250 - number) + rng.randrange(50_000))
+            queue.update(item)
+            assert len(queue._heap) <= count + SWEEP_FROM + 1
+            assert queue._stale == sum(e[2].queued_at != e[0] for e in queue._heap)
+        expected = sorted(items, key=lambda item: item.timers.next() or 0)
+        assert [queue.pop_due(10**9) for _ in range(count + 1)] == [*expected, None]
+        assert queue._stale == 0
 
 
 def test_entries_of_the_same_time_come_up_in_the_order_they_went_in() -> None:
