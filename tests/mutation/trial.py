@@ -29,7 +29,7 @@ from tests.mutation.mutants import Mutant
 OURS = ("kaudp", "tests", "fuzz")
 UNRELATED = "not cited and not schema"  # they read the text, and the sources on disk, alone
 IMPORT_CPU_SECONDS = 60  # of an import and collection anew
-LEAST_CPU_SECONDS = 3  # of one test; beyond ten times what it takes unchanged it has timed out
+LEAST_CPU_SECONDS = 2  # of one test; beyond five times what it takes unchanged it has timed out
 MEMORY = 4 << 30
 
 
@@ -88,7 +88,7 @@ class Trial:
             if name not in self.items:
                 continue  # its parameters have another name now, under which it runs too
             if seconds is not None:
-                allow(LEAST_CPU_SECONDS + 10 * seconds.get(name, 0))
+                allow(LEAST_CPU_SECONDS + 5 * seconds.get(name, 0))
             item = self.items[name]
             began = time.process_time()
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
