@@ -71,7 +71,7 @@ def perform_more(pair: Pair, action: Action) -> None:
             perform(pair, action)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     SEEDS,
     st.sampled_from(["least", "greatest", "turns"]),
@@ -145,8 +145,8 @@ LOSSY = st.fixed_dictionaries(
 def check_cover(pair: Pair) -> None:
     """Neither side probes more slowly than the other judges. Spec: KA-8.8-2."""
     near, far = pair.session, pair.far
-    assert near._liveness.interval <= far._liveness.judged_interval
     if near._channel.remote_id == far._channel.local_id:  # no handshake is half way
+        assert near._liveness.interval <= far._liveness.judged_interval
         assert far._liveness.interval <= near._liveness.judged_interval
 
 
@@ -175,7 +175,8 @@ def test_after_changes_both_compute_the_same(
     seed: int, plot: list[Action], how: dict[str, Any]
 ) -> None:
     """KA-8.8-1 to KA-8.8-4: same detection time, that of the newest, and no DOWN on the way."""
-    pair = Pair(seed, **how).up()
+    pair = Pair(seed).up()
+    pair.condition(**how)
     watch_cover(pair)
     newest = {"alice": 5_000, "bob": 1_000}
     for verb, *values in plot:
@@ -255,14 +256,15 @@ def test_pauses_and_admin_do_not_add_up_past_their_caps(seed: int, plot: list[Ac
     taken_down: list[tuple[int, int]] = []
 
     def note(before: int) -> None:
-        if far._terms.pause.until > before:
-            paused.append((before, min(far._terms.pause.until, pair.now)))
+        if until > before:
+            paused.append((before, min(until, far._terms.pause.until, pair.now)))
         if was_down:
             ended = next((e.time for e in pair.bob.events[count:]), pair.now)
             taken_down.append((before, ended if not far._terms.admin.peer else pair.now))
 
-    for verb, *values in [*plot, ("run", 100_000)]:
+    for verb, *values in [*plot, *[("pause", 60_000), ("run", 59_000)] * 4, ("run", 100_000)]:
         before, count, was_down = pair.now, len(pair.bob.events), far._terms.admin.peer
+        until = far._terms.pause.until
         if verb in ("pause", "admin"):
             version = version % 255 + 1
             told: dict[str, Any] = {"pause_ms" if verb == "pause" else verb: values[0]}

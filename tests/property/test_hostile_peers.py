@@ -277,12 +277,14 @@ def test_what_was_hoarded_revives_nobody(
         else:
             probe = forge(pair.far, FrameType.PROBE, pair.now)
             pair.world.inject(pair.alice, probe, VICTIMS[0])
-    pair.run(rng.randrange(1, 300) * MS)
+    pair.run_to(State.SUSPECT)
+    pair.run(min(rng.randrange(1, 900) * MS, preset().interval_ms * MS))
     pair.cut()
     hoarded = [data for _, data, _ in pair.bob.sent[start:]]
     pair.run_to(State.DOWN)
     pair.run(wait * S)
-    rng.shuffle(hoarded)
+    if rng.random() < 0.5:
+        rng.shuffle(hoarded)
     hoarded.sort(key=lambda data: data[1] == FrameType.RESPONSE)
     count = len(pair.alice.events)
     for data in hoarded:
