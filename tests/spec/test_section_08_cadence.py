@@ -323,4 +323,20 @@ def test_control_versions_go_round_without_zero() -> None:
     for _ in range(256):
         pair.session.pause(0, pair.now)
         versions.append(pair.session._terms.control.version)
+        pair.run(100 * MS)
     assert versions == [*range(1, 256), 1]
+
+
+def test_a_version_that_is_not_confirmed_is_not_used_again() -> None:
+    """KA-8.6-4: the 255th change without a confirmation is the user's mistake, and changes nothing."""
+    pair = Pair().up()
+    pair.cut()
+    for _ in range(254):
+        pair.session.pause(0, pair.now)
+    with pytest.raises(SessionStateError, match="expected the peer to confirm one of 254 changes"):
+        pair.session.pause(0, pair.now)
+    assert pair.session._terms.control.version == 254
+    pair.cut(cut=False)
+    pair.run(S)
+    pair.session.pause(0, pair.now)
+    assert pair.session._terms.control.version == 255
