@@ -351,14 +351,12 @@ class Settings:
 class Readings:
     """What the code does otherwise than the text says, or than this reads it."""
 
-    whole_microseconds: bool = False
-    """10.1: the `now` of "now - date" is that of the frame's own scale, in whole microseconds."""
+    
 
     third_probe_delays_all: bool = False
     """KA-7.5-1: the PTO after the third probe also holds OVERDUE back, should evidence come."""
 
-    probe_of_verdict_counts: bool = False
-    """KA-7.6-2: evidence dated at the verdict, that of its own probe, is dated after it."""
+    
 
     any_confirmation_resets_retry: bool = False
     """KA-4.2-2: R is 500 ms again with any frame that confirms one, not only with evidence."""
@@ -384,8 +382,7 @@ class Readings:
     any_agreement_replans: bool = False
     """KA-7.6-1, KA-8.10-3: control state learned puts a probe off that is later than T."""
 
-    address_needs_a_padded_probe: bool = False
-    """KA-9.2-2: a reply tells ADDRESS_SEEN only where the longest fits, without control state."""
+    
 
     late_probe_is_free: bool = False
     """KA-7.4-4: a suspicion probe later than T after the last one costs no budget."""
@@ -1115,8 +1112,7 @@ class _Step:
         present = (self.now - s.told.origin) // US
         age = (present - frame.echo_time) % 2**32 * US
         date = s.told.origin + present * US - age  # KA-7.1-3
-        elapsed = age if s.readings.whole_microseconds else self.now - date
-        sample: int | None = elapsed - frame.hold_time * US  # KA-10.1-1
+        sample: int | None = age - frame.hold_time * US  # KA-10.1-1
         if frame.hold_time == MAX32 or sample < 0:
             sample = None
         is_new = number > s.confirmed
@@ -1124,7 +1120,7 @@ class _Step:
         self.note_age()
         old = number <= s.old_number  # KA-7.2-2
         fresh = not old and self.now - date <= self.longest_wait()  # KA-7.2-1
-        response_time = elapsed if frame.type == "REPLY" or sample is None else sample
+        response_time = age if frame.type == "REPLY" or sample is None else sample
         return _Evidence(date, sample, response_time, is_new, fresh, old)
 
     def note_age(self) -> None:
@@ -1321,7 +1317,7 @@ class _Step:
     def count_recovery(self, date: int) -> None:
         """KA-7.6-2, KA-7.6-3."""
         s = self.s
-        if date < s.down_at + (not s.readings.probe_of_verdict_counts):
+        if date <= s.down_at - US:
             return
         s.recovered += 1
         s.down_probes = 0
@@ -1440,12 +1436,9 @@ class _Step:
         if with_control.length() <= room:  # KA-8.6-1
             options = with_control
         with_address = options._replace(address_seen=canonical(source))
-        fits = with_address.length() <= room
-        if s.readings.address_needs_a_padded_probe:
-            challenged = frame.options.path_challenge is not None
-            plain = options._replace(path_response=None) == NOTHING
-            fits = plain and room - 10 * challenged >= 2 + 19
-        if fits:  # KA-9.2-2
+        challenged = frame.options.path_challenge is not None
+        plain = options._replace(path_response=None) == NOTHING
+        if plain and room - 10 * challenged >= 2 + 19:  # KA-9.2-2
             options = with_address
         self.send("REPLY", options, source)
         self.rearm_nat_keepalive()

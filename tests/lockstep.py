@@ -31,19 +31,7 @@ ELSEWHERE = (PEER, ("192.0.2.7", 4001), ("198.51.100.9", 4000))
 
 # Where the code does not do what the text says at first sight.
 OF_THE_CODE = model.Readings(
-    address_needs_a_padded_probe=True,
-    any_agreement_replans=True,
-    half_open_base_not_moved=True,
-    query_survives_report=True,
-    peer_state_is_late=True,
-    retry_at_lifetime_is_new=True,
-    refused_excuse_costs=True,
-    new_keys_reset_fact=True,
-    probe_of_verdict_counts=True,
-    any_confirmation_resets_retry=True,
-    third_probe_delays_all=True,
-    whole_microseconds=True,
-    late_probe_is_free=True,
+    
 )
 
 

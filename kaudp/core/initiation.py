@@ -73,7 +73,7 @@ class Initiation:
         if attempt is None:
             return False
         self.slow_down()
-        if self._renew or now - attempt.started >= lifetime:
+        if self._renew or now - attempt.started > lifetime:
             return False
         self._transmit(attempt, address, planned, now)
         return True

@@ -17,7 +17,7 @@ from kaudp.core.suspicion import BLIND_PROBE_SPACING, MIN_UNANSWERED, ProbeBudge
 from kaudp.core.timers import Timer, TimerTable
 from kaudp.core.totals import Totals
 from kaudp.events import State
-from kaudp.units import MILLISECOND, SECOND, milliseconds
+from kaudp.units import MICROSECOND, MILLISECOND, SECOND, milliseconds
 
 HALF_OPEN_PROBES: Final = 3
 
@@ -111,9 +111,9 @@ class Liveness:
     # What happened.
 
     def established(self, round_trip_at: int, now: int) -> None:
-        """Take note of a completed handshake that began at `round_trip_at`. Spec: KA-8.2-2."""
+        """Take note of a completed handshake that began at `round_trip_at`. KA-7.1-4, KA-8.2-2."""
         self.rx_at = now
-        self.round_trip_at = round_trip_at
+        self.round_trip_at = max(self.round_trip_at, round_trip_at)
         self._judged_from = now
         self._awaited = None
         self._enter(Input.ESTABLISHED)
@@ -174,8 +174,7 @@ class Liveness:
 
     def suspect(self, now: int) -> None:
         """Begin a suspicion; the caller probes at once. Spec: KA-7.4-1."""
-        heard_only = self.state is State.HALF_OPEN
-        base = max(self.rx_at if heard_only else self.round_trip_at, self._judged_from)
+        base = self._base()
         self._enter(Input.OVERDUE)
         self._suspicion = Suspicion(now, base)
         self.suspicions += 1
@@ -184,7 +183,7 @@ class Liveness:
     def may_suspicion_probe(self, now: int) -> bool:
         """Take a probe from the budget; when it is empty, wait for T. Spec: KA-7.4-4."""
         at = self._last_probe_at + self.judged_interval
-        if at <= now or self.may_hasten(now):
+        if self.may_hasten(now) or at <= now:
             return True
         self._timers.arm(Timer.SUSPICION_PROBE, at)
         return False
@@ -197,7 +196,7 @@ class Liveness:
         suspicion.probes += 1
         self._timers.arm(Timer.SUSPICION_PROBE, now + suspicion.spacing(self.spacing(), now))
         if suspicion.probes == MIN_UNANSWERED:
-            self._judge_not_before = max(self._judge_not_before, now + self.pto)
+            suspicion.not_before = now + self.pto
             self._rearm_verdict()
 
     def spacing(self) -> int:
@@ -231,9 +230,9 @@ class Liveness:
             return False
         wait = self.longest_wait
         charge = max(min(lateness, wait), self.pto)
-        granted = self._stall_allowance.grant(charge, wait, now)
-        if granted < self.pto:
+        if min(charge, self._stall_allowance.left(wait, now)) < self.pto:
             return False
+        granted = self._stall_allowance.grant(charge, wait, now)
         self.stalls += 1
         self._totals.stalls += 1
         self._excused_at = now
@@ -328,8 +327,8 @@ class Liveness:
         return max(self.rx_at, self._judged_from) + silence
 
     def _count_recovery(self, date: int, now: int) -> None:
-        """Count evidence dated after the verdict. Spec: KA-7.6-2, KA-7.6-3."""
-        if date < self._down_at:
+        """Count evidence dated after the verdict, or at its microsecond. KA-7.6-2, KA-7.6-3."""
+        if date <= self._down_at - MICROSECOND:
             return
         self._recovered += 1
         self._down_probes = 0
@@ -338,12 +337,16 @@ class Liveness:
         elif self._recovered == 1:
             self._timers.arm(Timer.PROBE, now + self.spacing())
 
+    def _base(self) -> int:
+        """Tell what silence is measured from. Spec: section 7.5."""
+        fact = self.rx_at if self.state is State.HALF_OPEN else self.round_trip_at
+        return max(fact, self._judged_from)
+
     def _shift_judgement(self, by: int, now: int) -> None:
         """Do not count `by` as silence. Spec: KA-7.7-2."""
         suspicion = self._suspicion
         if suspicion is None:
-            base = max(self.round_trip_at, self._judged_from)
-            self._judged_from = min(now, base + by)
+            self._judged_from = min(now, self._base() + by)
             return
         suspicion.base = min(now, suspicion.base + by)
         suspicion.started = min(now, suspicion.started + by)

@@ -144,6 +144,10 @@ class OwnAddress:
         self._query = packet_number
         self._tries += 1
 
+    def give_up(self) -> None:
+        """Ask no more for the change at hand."""
+        self._query = self._tries = 0
+
     def learn(self, seen_hash: int, confirmed: int, canonical: bytes | None) -> Seen:
         """Compare with what was seen before. An answer may be lost, so CHANGED may come again.
 

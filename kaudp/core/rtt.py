@@ -27,7 +27,8 @@ class ResponseTime:
         self._answer_delay = answer_delay
 
     def sample(self, response_time: int) -> None:
-        """Learn one response time. Spec: KA-10.2-1."""
+        """Learn one response time, 60 s at most. Spec: KA-10.2-1."""
+        response_time = min(response_time, PTO_MAX)
         if self.smoothed is None:
             self.smoothed = response_time
             self.variation = response_time // 2

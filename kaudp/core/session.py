@@ -425,7 +425,7 @@ class Session:
         if self._path.validation is not None:
             self._path.received(address, size)
         if evidence is not None:
-            self._note_confirmation(channel, evidence.packet_number, now)
+            self._note_confirmation(channel, evidence, now)
         self._weigh(header, evidence, now)
         self._report(before, now)
         if newest:
@@ -605,7 +605,7 @@ class Session:
 
     def _learn_peer(self, body: Body, address: Address, size: int, now: int) -> None:
         """Take over what the newest frame says of the peer and of its view of us."""
-        self._liveness.peer_state = _STATES[body.state]
+        self._learn_peer_state(_STATES[body.state], now)
         self._learn_peer_address(address, size, now)
         self._learn_own_address(body, now)
         if self._terms.control.waits:
@@ -615,6 +615,12 @@ class Session:
             told = self._terms.learn(body.control_version, body.options, last_sent)
             if told is not NO_OPTIONS:
                 self._learn_control(told, now)
+
+    def _learn_peer_state(self, state: State, now: int) -> None:
+        """Judge by the peer's newest state, on which its probes depend. Spec: KA-7.3-5."""
+        if state is not self._liveness.peer_state:
+            self._liveness.peer_state = state
+            self._liveness.rearm_overdue(now)
 
     def _control_confirmed(self, told: Options, now: int) -> None:
         """Go by what the peer knows by now. Spec: KA-8.8-3, KA-4.8-1."""
@@ -678,6 +684,7 @@ class Session:
             self._probe(now, Options(pad=ADDRESS_OPTION_BYTES - OPTION_HEADER_BYTES))
             self._own_address.asked(self._require_channel().last_sent)
             return
+        self._own_address.give_up()
         self._report_own_address(body.options.address_seen if seen is Seen.ANSWERED else None, now)
 
     def _learn_own_address_told(self, canonical: bytes, now: int) -> None:
@@ -739,10 +746,12 @@ class Session:
     def _agreed(self, now: int) -> None:
         """Go by what both sides told, as far as they know it of each other. KA-8.8-2, -4."""
         live, agreement = self._liveness, self._terms.agreement
+        before = live.interval
         live.agree()
         live.rearm_overdue(now)
         planned = self.timers.armed(Timer.PROBE)
-        if planned is not None and planned > now + live.interval:
+        shorter = live.interval < before
+        if shorter and planned is not None and planned > now + live.interval:
             self._rearm_probe(now)
         if agreement.settled and live.interval != self._reported_interval:
             previous, self._reported_interval = self._reported_interval, live.interval
@@ -998,18 +1007,18 @@ class Session:
         self.timers.disarm(Timer.KEY_CHANGE)
         self._context.outbox.emit(KeyChanged(self, now, previous, credential.key_id))
 
-    def _note_confirmation(self, channel: Channel, confirmed: int, now: int) -> None:
+    def _note_confirmation(self, channel: Channel, evidence: Evidence, now: int) -> None:
         """Take note of what the peer knows: that these keys work, and our confirmation.
 
         Spec: KA-4.3-5, KA-7.4-5, KA-8.8-3.
         """
         if self._confirmed_at is None:
             self._confirmed_at = now
-        if self._initiation.worked(channel.remote_id):
+        if evidence.is_new and self._initiation.worked(channel.remote_id):
             self._rename([channel.local_id])
             self._terms.keys_work()
             self._agreed(now)
-        if self._terms.peer_knows(confirmed):
+        if self._terms.peer_knows(evidence.packet_number):
             self._agreed(now)
 
     def _rename(self, names: list[bytes]) -> None:

@@ -20,12 +20,13 @@ MIN_UNANSWERED: Final = 3
 class Suspicion:
     """One suspicion: since when, measured from what, and the probes sent in it."""
 
-    __slots__ = ("base", "probes", "started")
+    __slots__ = ("base", "not_before", "probes", "started")
 
     def __init__(self, started: int, base: int) -> None:
         self.started = started
         self.base = base
         self.probes = 0
+        self.not_before = started
 
     def spacing(self, least: int, now: int) -> int:
         """Tell the time to the next probe. Spec: KA-7.4-2, KA-7.4-3."""
@@ -38,7 +39,7 @@ class Suspicion:
     ) -> int:
         """Tell the earliest time of the verdict. Spec: KA-7.5-1."""
         deadline = detector.deadline(self.base, interval)
-        return max(deadline, self.started + min_suspicion, not_before)
+        return max(deadline, self.started + min_suspicion, self.not_before, not_before)
 
 
 class ProbeBudget:

@@ -328,7 +328,7 @@ def test_control_versions_go_round_without_zero() -> None:
 
 
 def test_a_version_that_is_not_confirmed_is_not_used_again() -> None:
-    """KA-8.6-4: the 255th change without a confirmation is the user's mistake, and changes nothing."""
+    """KA-8.6-4: the 255th without a confirmation is the user's mistake, and changes nothing."""
     pair = Pair().up()
     pair.cut()
     for _ in range(254):
