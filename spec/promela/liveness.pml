@@ -25,6 +25,11 @@
 #define LONGEST 5
 #endif
 #define BACKOFF 4           /* the longest wait in DOWN; 8 T in the protocol (KA-7.6-1) */
+#if DEADLINE > 6
+#define BASE_MOST DEADLINE
+#else
+#define BASE_MOST (2 * T + 2 * PTO)
+#endif
 #define UP_CONFIRMATIONS 2
 #define OLD (LONGEST + 1)   /* of a date: stale */
 #define NONE (PTO + 1)      /* of `waiting`: no probe awaits its reply */
@@ -34,7 +39,7 @@
 #define ENDLESS 9
 #define LONGEST_STALL 3
 #ifndef SLOWEST
-#define SLOWEST 3           /* ticks that a frame takes to the peer at most */
+#define SLOWEST 3           /* ticks that a frame takes to the peer at most; 0: none comes there */
 #endif
 #ifndef HOARD
 #define HOARD 1             /* frames of the peer in flight at one time */
@@ -216,7 +221,7 @@ inline peer_acts() {
         :: else -> break
         od;
         if
-        :: n = 1                    /* how long a frame that arrives now was on its way */
+        :: SLOWEST >= 1 -> n = 1    /* how long a frame that arrives now was on its way */
         :: SLOWEST >= 2 -> n = 2
         :: SLOWEST >= 3 -> n = 3
         :: n = OLD                  /* none does */
@@ -357,7 +362,7 @@ inline cadence() {
 }
 
 inline tick() {
-    older(round_trip, OLD); older(base, 2 * T + 2 * PTO); older(rx, 3 * T + PTO);
+    older(round_trip, OLD); older(base, BASE_MOST); older(rx, 3 * T + PTO);
     older(last_probe, BACKOFF); older(suspicion, MIN_SUSPICION); older(third, PTO);
     older(verdict, OLD); older(peer_heard, OLD);
     older(g_rx, T + PTO + 1); older(g_verdict, OLD); older(g_newest, OLD);
