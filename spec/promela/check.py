@@ -110,13 +110,13 @@ ONE_DIALS = "-DBOTH_DIAL=0"
 CHECKS: list[Check] = [
     *_group(
         "liveness", "dead_peer_is_found", SAFETY, INITIATOR, "SENDING_IS_HEARING",
-        "STALE_EVIDENCE_COUNTS", "TWO_MISSES_ARE_DOWN", "HALF_OPEN_EXPIRES", "NO_REPLAY_WINDOW",
+        "STALE_EVIDENCE_COUNTS", "TWO_MISSES_ARE_DOWN", "HALF_OPEN_EXPIRES",
         also=RESPONDER,
     ),
     *_group("liveness", "dead_peer_is_found", SAFETY, STALL, "STALL_NOT_EXCUSED"),
     *_group("liveness", "up_is_recent", SAFETY, INITIATOR, "TAG_UNCHECKED"),
     *_group("liveness", "dead_peer_stays_found", LIVENESS, STALLS,
-            "STALL_WITHOUT_ALLOWANCE"),
+            "STALL_WITHOUT_ALLOWANCE", "NO_REPLAY_WINDOW"),
     *_group("liveness", "reachable_pair_is_up", LIVENESS, INITIATOR, "DOWN_IS_SILENT",
             also=RESPONDER),
     *_group("liveness", "time_goes_on", LIVENESS, INITIATOR, "REARMED_AT_NOW"),

@@ -412,13 +412,10 @@ init {
             fi;
             excuse();
             judge();
-#ifdef MISTAKE_REARMED_AT_NOW                           /* KA-8.2-3 */
-            do
-            :: state == up || good -> break
-            :: else -> again = !again
-            od;
-#endif
             cadence()
         fi }
+#ifdef MISTAKE_REARMED_AT_NOW                           /* KA-8.2-3: its timer fires again */
+    :: state == suspect -> again = !again
+#endif
     od
 }
