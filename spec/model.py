@@ -351,12 +351,8 @@ class Settings:
 class Readings:
     """What the code does otherwise than the text says, or than this reads it."""
 
-    
-
     third_probe_delays_all: bool = False
     """KA-7.5-1: the PTO after the third probe also holds OVERDUE back, should evidence come."""
-
-    
 
     any_confirmation_resets_retry: bool = False
     """KA-4.2-2: R is 500 ms again with any frame that confirms one, not only with evidence."""
@@ -381,8 +377,6 @@ class Readings:
 
     any_agreement_replans: bool = False
     """KA-7.6-1, KA-8.10-3: control state learned puts a probe off that is later than T."""
-
-    
 
     late_probe_is_free: bool = False
     """KA-7.4-4: a suspicion probe later than T after the last one costs no budget."""
@@ -1428,7 +1422,7 @@ class _Step:
 
     def reply(self, frame: Frame, source: Address) -> None:
         """KA-8.3-1 to KA-8.3-3."""
-        s, room = self.s, frame.length - STEADY_FRAME_BYTES
+        room = frame.length - STEADY_FRAME_BYTES
         options = Options()
         if frame.options.path_challenge is not None:
             options = options._replace(path_response=frame.options.path_challenge)  # KA-9.3-2

@@ -30,9 +30,7 @@ PEER = ("192.0.2.7", 4000)
 ELSEWHERE = (PEER, ("192.0.2.7", 4001), ("198.51.100.9", 4000))
 
 # Where the code does not do what the text says at first sight.
-OF_THE_CODE = model.Readings(
-    
-)
+OF_THE_CODE = model.Readings()
 
 
 class Draws(Random):

@@ -327,8 +327,7 @@ class Endpoint:
             if not embryo.admitted:
                 self._check_accepted(embryo.credential.key_id, addr)
             session = Session(context, embryo.credential, address, now, initiator=False)
-        if continued:
-            context.routes.expire_older(session, embryo)
+        context.routes.expire_older(session, embryo)
         context.routes.remove_embryo(embryo)
         session.adopt(embryo, address, now)
         session.receive_frame(header, body, addr, now, size=len(data), newest=newest)

@@ -160,6 +160,12 @@ class Embryo:
             self._addresses.append(address)
         return self.response
 
+    def precedes_restart(self, later: Embryo) -> bool:
+        """Tell whether the peer has restarted between this and a later embryo. Spec: KA-4.3-9."""
+        before, after = self.payload, later.payload
+        same = self.credential == later.credential and before.instance_id == after.instance_id
+        return same and before.epoch != after.epoch
+
     def address_proven_by(self, source: Address) -> Address:
         """Tell where a first frame from `source` proves that RESPONSE arrived. Spec: KA-9.1-4."""
         return source if source in self._addresses else self._addresses[0]
