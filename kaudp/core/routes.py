@@ -83,7 +83,7 @@ class Routes(Generic[S]):
         self.sessions: dict[bytes, S] = {}
         self.named: dict[bytes, S] = {}
         self.pending: dict[bytes, S] = {}
-        self.connecting: dict[tuple[bytes, bytes], S] = {}
+        self.connecting: dict[tuple[bytes, bytes], list[S]] = {}
         self.peers: dict[tuple[bytes, bytes], list[S]] = {}
         self.embryos: OrderedDict[bytes, Embryo] = OrderedDict()
         self.per_key: Counter[bytes] = Counter()
@@ -102,17 +102,21 @@ class Routes(Generic[S]):
         """Note with which address a first handshake is under way. Spec: KA-4.6-1."""
         self.connected(session)
         session.connecting_at = (session.key_id, canonical_or_other(address))
-        self.connecting[session.connecting_at] = session
+        self.connecting.setdefault(session.connecting_at, []).append(session)
 
     def connected(self, session: S) -> None:
         """Note that no first handshake is under way any more."""
         place, session.connecting_at = session.connecting_at, None
-        if place is not None and self.connecting.get(place) is session:
+        if place is None:
+            return
+        self.connecting[place].remove(session)
+        if not self.connecting[place]:
             del self.connecting[place]
 
     def connecting_to(self, key_id: bytes, address: Address) -> S | None:
-        """Find the session whose first handshake with an address is under way."""
-        return self.connecting.get((key_id, canonical_or_other(address)))
+        """Find a session whose first handshake with an address is under way, the oldest first."""
+        there = self.connecting.get((key_id, canonical_or_other(address)))
+        return there[0] if there else None
 
     def rekey(self, session: S, key_id: bytes) -> None:
         """Count a session under another key from now on. Spec: section 4.8."""
