@@ -1,8 +1,8 @@
 """An input of the endpoint target as a script: what each byte means, to read and to write.
 
-One byte of setting, then steps: the byte of the step, then its arguments in the order of ARGUMENTS.
-Past its end a script reads as zeros, and a byte beyond a table wraps around, so every byte string
-is a script and every small change of one is a small change of what happens.
+Two bytes of setting, then steps: the byte of the step, then its arguments in the order of
+ARGUMENTS. Past its end a script reads as zeros, and a byte beyond a table wraps around, so every
+byte string is a script and every small change of one is a small change of what happens.
 """
 
 from collections.abc import Iterator
@@ -59,6 +59,14 @@ class Step(IntEnum):
     """The application calls a verb."""
     DEAF = auto()
     """The application stops, or starts again, to read events."""
+    COOKIE = auto()
+    """A malicious responder asks for a cookie: for a handshake that waits, or one that is over."""
+    MOVE = auto()
+    """What a side sends comes from another address from now on; the one before may lead nowhere."""
+    RESTART = auto()
+    """An endpoint is gone without a word and starts anew at the same address."""
+    FLOOD = auto()
+    """A malicious peer probes far more often than agreed."""
 
 
 class Verb(IntEnum):
@@ -77,6 +85,13 @@ class Verb(IntEnum):
     """The packet numbers of the session are nearly used up."""
     ABANDON = auto()
     """The QUIC connection that carried the frames has ended."""
+    CHANGE_INTERVALS = auto()
+    """The duration becomes `interval_ms` at the initiator, the least received at the responder."""
+    SLOW_DOWN = auto()
+    ADMIN_DOWN = auto()
+    ADMIN_UP = auto()
+    CHANGE_KEY = auto()
+    """Go over to the other one of the two pre-shared keys."""
 
 
 ARGUMENTS: Final[dict[Step, dict[str, str]]] = {
@@ -92,6 +107,7 @@ ARGUMENTS: Final[dict[Step, dict[str, str]]] = {
         "type": "byte",
         "flags": "byte",
         "ahead": "byte",
+        "phase": "byte",
         "plaintext": "bytes",
     },
     Step.TELL: {
@@ -100,8 +116,11 @@ ARGUMENTS: Final[dict[Step, dict[str, str]]] = {
         "source": "byte",
         "type": "byte",
         "ahead": "byte",
+        "phase": "byte",
         "state": "byte",
         "control": "byte",
+        "ack": "byte",
+        "path": "byte",
         "unconfirmed": "byte",
         "age": "time",
         "hold": "time",
@@ -115,6 +134,9 @@ ARGUMENTS: Final[dict[Step, dict[str, str]]] = {
         "ephemeral": "byte",
         "session_id": "byte",
         "old": "byte",
+        "instance": "byte",
+        "epoch": "byte",
+        "cookie": "byte",
         "parameters": "byte",
         "options": "bytes",
     },
@@ -122,12 +144,23 @@ ARGUMENTS: Final[dict[Step, dict[str, str]]] = {
         "side": "byte",
         "attempt": "byte",
         "ephemeral": "byte",
+        "instance": "byte",
         "epoch": "byte",
         "parameters": "byte",
         "options": "bytes",
     },
     Step.APPLICATION: {"side": "byte", "verb": "byte", "session": "byte", "duration": "time"},
     Step.DEAF: {"side": "byte"},
+    Step.COOKIE: {
+        "side": "byte",
+        "attempt": "byte",
+        "source": "byte",
+        "nonce": "byte",
+        "cookie": "byte",
+    },
+    Step.MOVE: {"side": "byte", "to": "byte", "cut": "byte"},
+    Step.RESTART: {"side": "byte", "how": "byte"},
+    Step.FLOOD: {"side": "byte", "channel": "byte", "state": "byte", "times": "byte"},
 }
 
 
@@ -153,6 +186,10 @@ class Reader:
         """Read one byte."""
         return int.from_bytes(self._take(1), "big")
 
+    def setting(self) -> int:
+        """Read the two bytes that begin a script, the lower one first."""
+        return int.from_bytes(self._take(2), "little")
+
     def lines(self, limit: int) -> Iterator[Line]:
         """Read the steps, at most `limit` of them."""
         while self._at < len(self._data) and limit:
@@ -176,7 +213,7 @@ class Reader:
 
 def write(setting: int, *lines: tuple[Step, dict[str, Any]]) -> bytes:
     """Write a script; arguments that are not given are zero."""
-    return bytes([setting]) + b"".join(_written(step, given) for step, given in lines)
+    return setting.to_bytes(2, "little") + b"".join(_written(step, given) for step, given in lines)
 
 
 def _written(step: Step, given: dict[str, Any]) -> bytes:
