@@ -5,6 +5,7 @@ Time moves forward only, as `Endpoint` demands of its driver.
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from random import Random
 from typing import Any, Final
 
@@ -42,6 +43,8 @@ SERVER_FIRST: Final = 0x1000
 MEETING: Final = 0x2000
 """Both connect at first."""
 NOBODY_ACCEPTS: Final = 0x4000
+# The bits that a configuration depends on.
+CONFIGURED: Final = 0xF03
 # The shortest carried frames. Spec: section 14.1.
 CARRIED_BYTES: Final = {
     FrameType.INIT: 52,
@@ -138,11 +141,6 @@ class Pair:
         """Make an endpoint for a side, under one of the instance ids that are its own."""
         setting, name = self._setting, side.name
         is_client = side is self.client
-        config = CONFIGS[setting % 4][not is_client]
-        config = replace(config, cookie_threshold=THRESHOLDS[setting // COOKIES % 4])
-        if setting & PHASES:
-            config = replace(config, key_update_frames=2, key_update_interval_ms=600_000)
-        config = replace(config, share_clock=bool(setting & CLOCKS))
         accept: Any = bool(setting & MUTUAL) if is_client else not setting & NOBODY_ACCEPTS
         if accept and not is_client and setting & FIRST_KEY_ONLY and not self.carried:
             accept = _accepts_first_key
@@ -150,7 +148,7 @@ class Pair:
         entropy = Random(f"{seed}/entropy/{self._starts // 2}")
         self.identities[name] = bytes([is_client]) + identity.to_bytes(7, "big")
         endpoint = Endpoint(
-            config,
+            _config(setting & CONFIGURED, is_client=is_client),
             keys=self.carried or {key.key_id: key for key in KEYS},
             rng=Random(f"{seed}/jitter/{self._starts // 2}"),
             entropy=entropy.randbytes,
@@ -323,6 +321,18 @@ def _interval(wanted: Told, allowed: Told) -> int:
 
 def _other(pair: Pair, side: Side) -> Side:
     return pair.server if side is pair.client else pair.client
+
+
+@cache
+def _config(setting: int, *, is_client: bool) -> Config:
+    config = replace(
+        CONFIGS[setting % 4][not is_client],
+        cookie_threshold=THRESHOLDS[setting // COOKIES % 4],
+        share_clock=bool(setting & CLOCKS),
+    )
+    if setting & PHASES:
+        config = replace(config, key_update_frames=2, key_update_interval_ms=600_000)
+    return config
 
 
 def _accepts_first_key(key_id: bytes, address: Address) -> bool:

@@ -18,7 +18,7 @@ from kaudp.wire.grammar import FrameType
 
 CORPUS = make_corpus.CORPUS
 INPUTS = sorted(path for name in TARGETS for path in (CORPUS / name).iterdir())
-DRAWN = {"parser": 3_000, "endpoint": 1_200}
+DRAWN = {"parser": 3_000, "endpoint": 500}
 
 
 def play(name: str, data: bytes) -> None:
