@@ -213,21 +213,21 @@ def _live_only(verb: Callable[[Session, int, int], object]) -> Callable[[Session
 
 def _change_intervals(session: Session, duration: int, now: int) -> None:
     changed = "interval_ms" if session.initiator else "min_receive_interval_ms"
-    before = session._config
+    before = session._terms._config
     try:
         session.change_intervals(now, **{changed: duration // MILLISECOND})
     except ConfigError:
-        assert session._config is before, "a change that is refused changes something"
+        assert session._terms._config is before, "a change that is refused changes something"
 
 
 def _slow_down(session: Session, duration: int, now: int) -> None:
     if session.initiator:
         return
-    before = session._config
+    before = session._terms._config
     try:
         session.slow_down(duration // MILLISECOND, now)
     except ConfigError:
-        assert session._config is before, "a change that is refused changes something"
+        assert session._terms._config is before, "a change that is refused changes something"
 
 
 def _change_key(session: Session, _: int, now: int) -> None:

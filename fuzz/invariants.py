@@ -179,7 +179,7 @@ def _most_probes(side: Side, session: Session, window: int) -> int:
     """Each handshake brings a few probes at once, each change of the control state retries."""
     intervals = window // side.least_interval[session] + 1
     handshakes = max(1, session.stats.handshakes)
-    told = session._control.version + handshakes
+    told = session._terms.control.version + handshakes
     return SUSPICION_BUDGET_MAX + 4 * handshakes + told * CONTROL_RETRIES + 6 * intervals
 
 
@@ -192,13 +192,13 @@ def _check_timers(session: Session, before: dict[Timer, int], now: int) -> None:
         assert at > now or at == before.get(timer), f"KA-8.2-3: {timer!r} is set to the past"
     if session.state is State.ADMIN_DOWN:
         assert not JUDGING & armed.keys(), f"KA-8.10-3: {session} judges while taken down"
-        assert session._admin.down, f"KA-8.10-2: {session} is taken down by nobody"
+        assert session._terms.admin.down, f"KA-8.10-2: {session} is taken down by nobody"
     elif session.state is not State.CLOSED:
-        assert not session._admin.down, f"KA-8.10-2: {session} is not taken down"
+        assert not session._terms.admin.down, f"KA-8.10-2: {session} is not taken down"
     if Timer.PAUSE_END in armed and session.state is not State.CLOSED:
-        late = armed[Timer.PAUSE_END] > max(session._pause.until, now + 1)
+        late = armed[Timer.PAUSE_END] > max(session._terms.pause.until, now + 1)
         assert not late, f"KA-8.7-3: {session} does not judge after the pause"
-        paused = session._pause.until > now  # else the timer that ends it fires at once
+        paused = session._terms.pause.until > now  # else the timer that ends it fires at once
         assert not paused or not JUDGING & armed.keys(), f"KA-8.7-1: {session} judges in a pause"
         return
     missing = AWAKE[session.state][not session.initiator] - armed.keys()

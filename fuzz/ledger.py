@@ -105,7 +105,7 @@ class Ledger:
             self._check_push_back(account, now)
             _check_pause(account, now)
             _check_admin(account, now)
-            agreement = session._agreement
+            agreement = session._terms.agreement
             account.burst = max(account.burst, min(MOST_BUDGET, agreement.suspicion_burst))
             account.least_interval = min(account.least_interval, session._liveness.judged_interval)
         self.redirected = False
@@ -174,7 +174,7 @@ class Ledger:
 
 def _check_pause(account: Account, now: int) -> None:
     """Spec: KA-8.7-2."""
-    config, until = account.session._context.config, account.session._pause._peer_until
+    config, until = account.session._context.config, account.session._terms.pause._peer_until
     if until > max(now, account.paused_until):
         longest = milliseconds(config.max_peer_pause_ms)
         assert until - now <= longest, f"KA-8.7-2: a pause of {until - now} ns"
@@ -189,7 +189,7 @@ def _check_pause(account: Account, now: int) -> None:
 
 def _check_admin(account: Account, now: int) -> None:
     """Spec: KA-8.10-4."""
-    session, since = account.session, account.session._admin._peer_since
+    session, since = account.session, account.session._terms.admin._peer_since
     if account.down_since not in (None, since):
         granted = min(now, account.down_until) - account.down_since
         account.downs = [one for one in account.downs if one[0] > now - ADMIN_WINDOW]

@@ -45,7 +45,7 @@ class Flow:
     def __init__(self, secret: bytes, *, from_initiator: bool) -> None:
         self.from_initiator = from_initiator
         self.back = self
-        self.came_in: set[int] = set()
+        self.came_in: dict[int, int] = {}
         self.phase = 0
         self._secrets = [secret]
         self._keys: dict[int, AESGCM] = {}
@@ -54,7 +54,7 @@ class Flow:
 
     def open(self, data: bytes) -> tuple[int, bytes] | None:
         """Give the phase and the plaintext of a frame, None if it is under other keys."""
-        newest = max(self.came_in | {self.phase})  # a liar may be ahead of who should send here
+        newest = max({*self.came_in, self.phase})  # a liar may be ahead of who should send here
         for phase in range(newest + 1, -1, -1):
             if phase & 1 == data[3] & 1:
                 try:
@@ -70,8 +70,8 @@ class Flow:
         if self.from_initiator:
             worn = self._sealed >= config.key_update_frames
             old = lasted >= milliseconds(config.key_update_interval_ms)
-            heard = self.phase in self.back.came_in
-            due = (worn or old) and lasted >= PHASE_LASTS and heard
+            heard = self.back.came_in.get(self.phase)
+            due = (worn or old) and heard is not None and now - heard >= PHASE_LASTS
             said = f"{self._sealed} frames, {lasted} ns, heard: {heard}"
             assert phase == self.phase + due, f"KA-4.4-6: from {self.phase} to {phase} after {said}"
         else:
@@ -124,14 +124,14 @@ class Listener:
             flow.note_sealed(phase, config, now)
         return Sent(data, address, _frame(data, plaintext))
 
-    def came_in(self, data: bytes, *, accepted: bool) -> Frame | None:
+    def came_in(self, data: bytes, now: int, *, accepted: bool) -> Frame | None:
         """Take note of a datagram that was consumed; give a transport frame that was accepted."""
         opened = self._open(data) if data[1] in TRANSPORT else None
         if opened is None:
             return None
         flow, phase, plaintext = opened
         if flow is not None:
-            flow.came_in.add(phase)
+            flow.came_in.setdefault(phase, now)
         return _frame(data, plaintext) if accepted else None
 
     def _open(self, data: bytes) -> tuple[Flow | None, int, bytes] | None:

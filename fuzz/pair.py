@@ -195,7 +195,7 @@ class Pair:
         self._log(side, "takes it" if consumed else "leaves it", reception.refused)
         frame = None
         if consumed:
-            frame = self.listener.came_in(data, accepted=not reception.refused)
+            frame = self.listener.came_in(data, self.now, accepted=not reception.refused)
             side.ledger.note_received(data, source, frame, self.now)
         sent = self._settle(side)
         reception.check(consumed, frame, sent)
@@ -302,13 +302,13 @@ def _check_intervals(one: Session, other: Session) -> None:
         return
     initiator, responder = (one, other) if one.initiator else (other, one)
     assert not responder.initiator, "KA-4.6-3: both sides are the initiator"
-    expected = _interval(responder._agreement.peer, responder._agreement.own)
+    expected = _interval(responder._terms.agreement.peer, responder._terms.agreement.own)
     probed = initiator._liveness.interval
     assert probed <= expected, f"KA-8.8-2: probes each {probed} ns where {expected} is expected"
     longest = responder._context.config.max_peer_interval_ms * MILLISECOND
     judged = responder._liveness.judged_interval
     assert judged == min(expected, longest), f"KA-8.8-2, KA-8.1-2: judges by {judged} ns"
-    if one._agreement.settled and other._agreement.settled:
+    if one._terms.agreement.settled and other._terms.agreement.settled:
         same = one._liveness.interval == other._liveness.interval
         assert same, f"KA-8.8-3: T is {one._liveness.interval} and {other._liveness.interval}"
 

@@ -80,7 +80,7 @@ def plausible_body(pair: Pair, side: Side, channel: int, told: dict[str, Any]) -
         return b""
     elapsed = attacked._microseconds(pair.now)
     session = side.context.routes.sessions.get(attacked.local_id)
-    version = session._control.version if session else 0
+    version = session._terms.control.version if session else 0
     body = Body(
         state=told["state"] % 8,
         diagnostic=0,

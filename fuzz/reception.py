@@ -57,10 +57,10 @@ class Reception:
         self._closing = session.state is State.CLOSED
         self._worn_out = _worn_out(session)
         self._validation = session._path.validation
-        self._version = session._control.version
-        self._handshakes = session._handshakes
+        self._version = session._terms.control.version
+        self._handshakes = session._measured.handshakes
         self._attempt = session._initiation.attempt
-        self._changes_key = session._new_credential is not None and session._control.waits
+        self._changes_key = session._new_credential is not None and session._terms.control.waits
 
     _closing = False
     _worn_out = False
@@ -196,12 +196,12 @@ class Reception:
         session = self._session
         if session is None:
             return []
-        renewed = session._handshakes > self._handshakes
-        changed = session._control.version != self._version
+        renewed = session._measured.handshakes > self._handshakes
+        changed = session._terms.control.version != self._version
         told = None if frame is None else frame.body.options
         causes = {
             "KA-8.2-2": self._type == FrameType.RESPONSE,
-            "KA-8.6-1": session._control.waits and (changed or renewed),
+            "KA-8.6-1": session._terms.control.waits and (changed or renewed),
             "KA-8.10-6": told is not None and told.admin == 0,
         }
         return [cause for cause, applies in causes.items() if applies]
@@ -267,7 +267,9 @@ class Reception:
         crossed = [
             s
             for s in same
-            if s.initiator and s.peer_epoch == payload.epoch and s.established_at >= embryo.answered
+            if s.initiator
+            and s.peer_epoch == payload.epoch
+            and not s.confirmed_before(embryo.answered)
         ]
         if crossed:
             return "KA-4.6-3", crossed
