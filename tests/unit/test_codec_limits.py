@@ -135,7 +135,7 @@ def test_carried_handshake_frames_survive() -> None:
         FrameType.RESPONSE, b"12345678", codec.build_response_payload(answer)
     )
     session_id, plaintext = codec.parse_carried(response)
-    assert session_id == codec.response_session_id(response) == b"12345678"
+    assert session_id == codec.answered_session_id(response) == b"12345678"
     assert codec.parse_response_payload(plaintext) == answer
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from kaudp.core.outbox import EventQueue, Outbox
+from kaudp.core.totals import Totals
 from kaudp.events import PeerRestarted, RoundTrip
 
 
@@ -45,14 +46,25 @@ def test_without_such_a_one_the_oldest_gives_way() -> None:
 
 def test_datagrams_are_taken_once() -> None:
     """KA-8.3-4."""
-    outbox = Outbox(16)
+    totals = Totals()
+    outbox = Outbox(16, totals)
     outbox.send(b"one", "there")
     outbox.send(b"two", "here")
     assert list(outbox.datagrams()) == [(b"one", "there"), (b"two", "here")]
     assert list(outbox.datagrams()) == []
-    event = PeerRestarted(_any(object()), 1)
+
+
+def test_events_are_counted_by_kind_read_or_not() -> None:
+    """KA-11-3."""
+    totals = Totals()
+    outbox, one = Outbox(1, totals), _any(object())
+    event = PeerRestarted(one, 1)
     outbox.emit(event)
     assert outbox.events.take() is event
+    for at in (2, 3):
+        outbox.emit(RoundTrip(one, at, at, at))
+    assert totals.events == {"PeerRestarted": 1, "RoundTrip": 2}
+    assert totals.events_lost == {"RoundTrip": 1}
 
 
 def _any(thing: object) -> Any:

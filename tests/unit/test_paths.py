@@ -130,33 +130,27 @@ def test_the_hash_changes_with_the_address_and_its_receiver() -> None:
     assert all(0 < number < 2**32 for number in opaque)
 
 
-def test_only_frames_to_the_candidate_count_and_only_the_last_eight() -> None:
-    """KA-9.1-2."""
+def test_a_validation_that_ended_leaves_the_address_as_it_was() -> None:
+    """KA-9.3-1 KA-9.3-5: without a time to wait for, the next may begin at once."""
     path = PeerPath("old")
-    path.sent("new", 1)
-    assert not path.received("new", 1), "it was no candidate when that was sent"
-    for number in range(2, 11):
-        path.sent("new", number)
-        path.sent("old", number + 100)
-    assert not path.received("new", 2), "nine were sent since"
-    assert not path.received("new", 103)
-    assert path.received("new", 3)
+    path.newest_came_from("one", 64, 5)
+    path.end_validation()
+    assert path.validation is None
+    assert path.address == "old"
+    assert path.newest_came_from("two", 50, 5)
+    assert path.validation is not None
+    assert (path.validation.address, path.validation.received) == ("two", 50)
+    assert (path.validation.sent, path.validation.tries) == (0, 0)
 
 
-def test_a_second_candidate_takes_the_place_of_the_first() -> None:
-    """KA-9.1-2: what went to the first proves nothing of the second."""
+def test_nothing_is_counted_while_nothing_is_validated() -> None:
+    """KA-9.1-3."""
     path = PeerPath("old")
-    path.received("one", 0)
-    path.sent("one", 5)
-    assert not path.received("two", 5)
-    path.sent("one", 6)
-    assert not path.received("two", 6)
-    path.sent("two", 7)
-    assert path.received("two", 7)
-    path.sent("two", 8)
-    assert not path.received("old", 8), "the way back is proven anew"
-    path.sent("old", 9)
-    assert path.received("old", 9)
+    path.sent("new", 1000)
+    path.received("new", 1000)
+    path.newest_came_from("new", 64, 0)
+    assert path.validation is not None
+    assert (path.validation.sent, path.validation.received) == (0, 64)
 
 
 def test_a_new_key_makes_new_hashes() -> None:

@@ -15,6 +15,8 @@ class Session:
 
     def __init__(self, key_id: bytes = b"key") -> None:
         self.key_id = key_id
+        self.connecting_at: tuple[bytes, bytes] | None = None
+        self.peer_instance = b""
 
 
 class Channel:
@@ -35,6 +37,7 @@ class Embryo:
         self.identifier = b"INIT of " + local_id
         self.payload = Payload(old)
         self.answered = answered
+        self.continues: Session | None = None
 
 
 class Attempt:
@@ -173,3 +176,73 @@ def test_the_oldest_embryo_gives_way() -> None:
     table.forget_embryos()
     assert [table.embryo_of_init(e.identifier, 0) for e in embryos] == [None] * 3
     assert not table.embryos
+
+
+def test_a_first_handshake_is_found_by_its_address_and_key() -> None:
+    """KA-4.6-1: whichever way the address is written; one at a time, until it is over."""
+    table, session, later = routes(), Session(), Session()
+    here, mapped = ("192.0.2.1", 5), ("::ffff:192.0.2.1", 5)
+    table.connect_at(session, here)
+    assert table.connecting_to(b"key", mapped) is session
+    assert table.connecting_to(b"other", here) is None
+    assert table.connecting_to(b"key", ("192.0.2.1", 6)) is None
+    table.connect_at(session, "elsewhere")
+    assert table.connecting_to(b"key", here) is None, "it went on at another address"
+    assert table.connecting_to(b"key", "elsewhere") is session
+    table.connect_at(later, "elsewhere")
+    table.connected(session)
+    assert table.connecting_to(b"key", "elsewhere") is later, "not the place of another"
+    table.connected(later)
+    table.connected(later)
+    assert not table.connecting
+    assert later.connecting_at is None
+
+
+def test_sessions_with_an_instance_are_known_by_it() -> None:
+    """KA-4.6-3 KA-4.7-1."""
+    table, one, two = routes(), Session(), Session()
+    for session in (one, two):
+        table.add_session(session)
+    table.know_peer(one, b"instance")
+    table.know_peer(one, b"instance")
+    table.know_peer(two, b"instance")
+    assert table.sessions_with(b"key", b"instance") == [one, two]
+    assert table.sessions_with(b"other", b"instance") == []
+    table.know_peer(one, b"another")
+    assert table.sessions_with(b"key", b"instance") == [two]
+    assert table.sessions_with(b"key", b"another") == [one]
+    table.forget_peer(two)
+    table.forget_peer(two)
+    assert two.peer_instance == b""
+    table.remove_session(one)
+    assert not table.peers, "an instance without sessions leaves nothing behind"
+
+
+def test_a_session_takes_its_place_along_to_another_key() -> None:
+    """KA-4.8-1 KA-11-2."""
+    table, session = routes(max_sessions_per_key=1), Session(b"old")
+    table.add_session(session)
+    table.know_peer(session, b"instance")
+    assert table.key_full(b"old")
+    table.rekey(session, b"new")
+    assert session.key_id == b"new"
+    assert not table.key_full(b"old")
+    assert table.key_full(b"new")
+    assert table.per_key == {b"new": 1}
+    assert table.sessions_with(b"old", b"instance") == []
+    assert table.sessions_with(b"new", b"instance") == [session]
+
+
+def test_embryos_answered_before_the_one_that_goes_on_expire() -> None:
+    """KA-4.3-9: those of the same session, by its name or because they were made for it."""
+    table, session, other = routes(), Session(), Session()
+    table.rename(session, [], [b"s"])
+    table.rename(other, [], [b"o"])
+    older, chosen = Embryo(b"1", b"s", 5), Embryo(b"2", b"s", 7)
+    same_time, later = Embryo(b"3", b"s", 7), Embryo(b"4", b"s", 8)
+    anothers, named = Embryo(b"5", b"o", 1), Embryo(b"6", b"gone", 1)
+    named.continues = session
+    for embryo in (older, chosen, same_time, later, anothers, named):
+        table.add_embryo(embryo)
+    table.expire_older(session, chosen)
+    assert list(table.embryos.values()) == [chosen, later, anothers]
