@@ -69,6 +69,7 @@ class Endpoint:
         if instance_id is not None and len(instance_id) != 8:
             raise ConfigError(f"expected an instance id of 8 bytes, got {len(instance_id)}")
         told_offset = utc_offset if config.share_clock else None
+        # Without an instance id of the user's, one that lasts as long as this. Spec: KA-4.2-9.
         identity = Identity(instance_id or entropy(8), entropy(8), told_offset)
         self.totals = totals or Totals()
         self.counters: Counter[DropReason] = self.totals.refused

@@ -223,10 +223,10 @@ class Routes(Generic[S]):
     def expire_older(self, session: S, embryo: Embryo) -> None:
         """Forget the embryos before this one that would continue the same session. KA-4.3-9."""
         for older in list(self.embryos.values()):
-            if older.answered > embryo.answered:
-                return
+            if older is embryo or older.answered > embryo.answered:
+                continue
             named = older.continues or self.continued(older.payload.old_session_id)
-            if older is not embryo and (named is session or older.precedes_restart(embryo)):
+            if named is session or older.precedes_restart(embryo):
                 self.remove_embryo(older)
 
     def forget_embryos(self) -> None:

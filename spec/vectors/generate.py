@@ -2611,7 +2611,7 @@ def random_samples(seed: int, most: int, count: int) -> list[int]:
 def pto_test(name: str, comment: str, samples: list[int]) -> Json:
     srtt = rttvar = 0
     steps = []
-    for number, sample in enumerate(samples):
+    for number, sample in enumerate(min(each, PTO_MAX) for each in samples):
         if number == 0:
             srtt, rttvar = sample, sample // 2
         else:

@@ -712,3 +712,24 @@ def test_what_less_than_a_pto_can_excuse_is_not_excused() -> None:
     assert live.excuse_stall(pair.now, pair.now + 150 * MS)
     assert live._stall_allowance.left(wait, pair.now) == 0
     assert not live.excuse_stall(pair.now + S, pair.now + 2 * S)
+
+
+def test_a_handshake_brings_no_fact_back() -> None:
+    """KA-7.1-4: evidence may be newer than the INIT whose RESPONSE comes late."""
+    pair = Pair().up()
+    live = pair.session._liveness
+    newest = live.round_trip_at
+    live.established(newest - S, pair.now)
+    assert (live.rx_at, live.round_trip_at) == (pair.now, newest)
+    live.established(newest + MS, pair.now)
+    assert live.round_trip_at == newest + MS
+
+
+def test_an_absurd_response_time_counts_as_60_s() -> None:
+    """KA-10.2-1 KA-7.4-2: a liar does not spread suspicion probes over hours."""
+    pair = Pair().up()
+    response_time = pair.session._liveness.response_time
+    for _ in range(100):
+        response_time.sample(4000 * S)
+    assert response_time.smoothed == response_time.pto == 60 * S
+    assert pair.session._liveness.spacing() == 60 * S

@@ -38,6 +38,10 @@ class Embryo:
         self.payload = Payload(old)
         self.answered = answered
         self.continues: Session | None = None
+        self.epoch = b"one"
+
+    def precedes_restart(self, later: "Embryo") -> bool:
+        return self.epoch != later.epoch
 
 
 class Attempt:
@@ -242,7 +246,9 @@ def test_embryos_answered_before_the_one_that_goes_on_expire() -> None:
     same_time, later = Embryo(b"3", b"s", 7), Embryo(b"4", b"s", 8)
     anothers, named = Embryo(b"5", b"o", 1), Embryo(b"6", b"gone", 1)
     named.continues = session
-    for embryo in (older, chosen, same_time, later, anothers, named):
+    former = Embryo(b"7", b"o", 1)
+    former.epoch = b"zero"
+    for embryo in (older, chosen, same_time, later, anothers, named, former):
         table.add_embryo(embryo)
     table.expire_older(session, chosen)
     assert list(table.embryos.values()) == [chosen, later, anothers]
