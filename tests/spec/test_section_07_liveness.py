@@ -731,5 +731,5 @@ def test_an_absurd_response_time_counts_as_60_s() -> None:
     response_time = pair.session._liveness.response_time
     for _ in range(100):
         response_time.sample(4000 * S)
-    assert response_time.smoothed == response_time.pto == 60 * S
-    assert pair.session._liveness.spacing() == 60 * S
+    assert response_time.pto == 60 * S
+    assert 59 * S < pair.session._liveness.spacing() <= 60 * S
