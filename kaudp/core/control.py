@@ -40,19 +40,25 @@ class Control:
         """Whether something is to be confirmed."""
         return self._told is not NO_OPTIONS
 
-    def change(self, **options: Any) -> None:  # noqa: ANN401
-        """Say something new, beside what is not confirmed yet. Raises `SessionStateError`."""
+    def require_room(self) -> None:
+        """Refuse a further change that could be taken for an old one: `SessionStateError`."""
         if self.exhausted:
             raise SessionStateError(
                 f"expected the peer to confirm one of {MAX_UNCONFIRMED} changes, it did not yet"
             )
+
+    def change(self, **options: Any) -> None:  # noqa: ANN401
+        """Say something new, beside what is not confirmed yet; `require_room` comes first."""
         self._unconfirmed += 1
         self.version = self.version % 255 + 1
         self._told = self._told._replace(**options)
 
     def confirmed_by(self, control_ack: int) -> Options:
-        """Take note of what the peer has seen; give what it has confirmed just now."""
-        if control_ack != self.version or not self.waits:
+        """Take note of what the peer has seen; give what it has confirmed just now.
+
+        It may be nothing: a pause that is over by itself is told no more, yet its version counts.
+        """
+        if control_ack != self.version or not self._unconfirmed:
             return NO_OPTIONS
         confirmed, self._told = self._told, NO_OPTIONS
         self._unconfirmed = 0

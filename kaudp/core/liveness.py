@@ -113,7 +113,8 @@ class Liveness:
     def established(self, round_trip_at: int, now: int) -> None:
         """Take note of a completed handshake that began at `round_trip_at`. KA-7.1-4, KA-8.2-2."""
         self.rx_at = now
-        self.round_trip_at = max(self.round_trip_at, round_trip_at)
+        known = self.state is not State.CONNECTING
+        self.round_trip_at = max(self.round_trip_at, round_trip_at) if known else round_trip_at
         self._judged_from = now
         self._awaited = None
         self._enter(Input.ESTABLISHED)
@@ -292,22 +293,40 @@ class Liveness:
                 return now + self.spacing()
             if not fresh:
                 self._recovered = 0
-            step = cadence.down_interval(self.interval, self._down_probes)
             self._down_probes += 1
-            return cadence.rearmed(planned, self.jittered_interval(step, r), now)
-        if self.state is State.ADMIN_DOWN:
-            if not self._agreement.initiator:
-                return None
-            step = cadence.DOWN_BACKOFF_MAX * self.interval
-            return cadence.rearmed(planned, self.jittered_interval(step, r), now)
-        if self.state is State.HALF_OPEN or (self.state is State.UP and self._agreement.initiator):
-            return cadence.rearmed(planned, self.jittered_interval(self.interval, r), now)
-        return None
+        step = self._probe_interval()
+        if step is None:
+            return None
+        return cadence.rearmed(planned, self.jittered_interval(step, r), now)
+
+    def hasten_probe(self, r: int, now: int) -> None:
+        """Wait no longer for a probe than an interval that has become shorter. Spec: KA-8.8-2."""
+        planned, step = self._timers.armed(Timer.PROBE), self._probe_interval()
+        returning = self.state is State.DOWN and self._recovered
+        if planned is None or step is None or returning:
+            return
+        if planned > now + step:
+            self._timers.arm(Timer.PROBE, now + self.jittered_interval(step, r))
 
     def postponed_probe(self, r: int, now: int) -> int:
         """Tell to when application traffic of now may put off the next probe. Spec: KA-8.5-2."""
         due = self._last_probe_at + self.jittered_interval(2 * self.interval, r)
         return min(due, now + self.jittered_interval(self.interval, r))
+
+    def _probe_interval(self) -> int | None:
+        """Tell the interval of this side's probes in this state, None if it has none.
+
+        Spec: KA-7.3-4, KA-7.5-4, KA-7.6-1, KA-8.10-3.
+        """
+        if self.state is State.DOWN:
+            return cadence.down_interval(self.interval, self._down_probes - 1)
+        if self.state is State.HALF_OPEN:
+            return self.interval
+        if not self._agreement.initiator:
+            return None
+        if self.state is State.ADMIN_DOWN:
+            return cadence.DOWN_BACKOFF_MAX * self.interval
+        return self.interval if self.state is State.UP else None
 
     def _overdue_in_up(self) -> int | None:
         reply_at = None if self._awaited is None else self._awaited + self.pto

@@ -285,9 +285,9 @@ class Session:
         credential = self._context.key(key_id)
         if credential is None or key_id == self.key_id:
             raise KeyFormatError(f"expected another key id of the key source, got {key_id.hex()}")
+        self._terms.announce(key_id)
         self._drop_new_key(now)
         self._new_credential = credential
-        self._terms.announce(key_id)
         self._tell_control(now)
 
     def note_application_received(self, now: int) -> None:
@@ -589,6 +589,8 @@ class Session:
                 self._drop_attempt(now)
         elif fresh or header.type != FrameType.REPLY:
             live.heard(now)
+        else:
+            live.rearm_overdue(now)  # PTO may be another.
 
     def _learn_response_time(self, response_time: int) -> None:
         """Spec: KA-10.2-1, KA-14.6-2."""
@@ -608,8 +610,9 @@ class Session:
         self._learn_peer_state(_STATES[body.state], now)
         self._learn_peer_address(address, size, now)
         self._learn_own_address(body, now)
-        if self._terms.control.waits:
-            self._control_confirmed(self._terms.confirmed_by(body.control_ack), now)
+        confirmed = self._terms.confirmed_by(body.control_ack)
+        if confirmed is not NO_OPTIONS:
+            self._control_confirmed(confirmed, now)
         if body.options is not NO_OPTIONS:
             last_sent = self._require_channel().last_sent
             told = self._terms.learn(body.control_version, body.options, last_sent)
@@ -749,10 +752,8 @@ class Session:
         before = live.interval
         live.agree()
         live.rearm_overdue(now)
-        planned = self.timers.armed(Timer.PROBE)
-        shorter = live.interval < before
-        if shorter and planned is not None and planned > now + live.interval:
-            self._rearm_probe(now)
+        if live.interval < before:
+            live.hasten_probe(self._context.draw(), now)
         if agreement.settled and live.interval != self._reported_interval:
             previous, self._reported_interval = self._reported_interval, live.interval
             live.measure_anew(now)

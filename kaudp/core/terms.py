@@ -42,14 +42,19 @@ class Terms:
     # What this side tells.
 
     def begin_pause(self, duration: int, now: int) -> None:
-        """Pause for `duration` ns; 0 ends a pause. Spec: KA-8.6-1."""
+        """Pause for `duration` ns; 0 ends a pause. Spec: KA-8.6-1. Raises `SessionStateError`."""
+        self.control.require_room()
         self.pause.begin(duration, now)
         self.control.change(pause_ms=self.pause.remaining_ms(now))
 
     def change_intervals(
         self, interval_ms: int | None, min_receive_interval_ms: int | None
     ) -> None:
-        """Tell other intervals; None: as before. Spec: KA-8.8-1. Raises `ConfigError`."""
+        """Tell other intervals; None: as before. Spec: KA-8.8-1.
+
+        Raises `ConfigError`, and `SessionStateError` as `begin_pause` does.
+        """
+        self.control.require_room()
         before = self._config
         self._config = replace(
             before,
@@ -64,7 +69,8 @@ class Terms:
         self.control.change(parameters=self.parameters, slow_down_us=None)
 
     def slow_down(self, min_receive_interval_ms: int) -> None:
-        """Ask for fewer probes, as an application does. Raises `ConfigError`."""
+        """Ask for fewer probes, as an application does. Raises as `change_intervals` does."""
+        self.control.require_room()
         self._config = replace(self._config, min_receive_interval_ms=min_receive_interval_ms)
         self.push_back(own_parameters(self._config).min_receive_interval_us)
 
@@ -78,12 +84,14 @@ class Terms:
         """Take this side down or up; tell whether that is new. Spec: KA-8.10-1."""
         if self.admin.own is down:
             return False
+        self.control.require_room()
         self.admin.own = down
         self.control.change(admin=int(down))
         return True
 
     def announce(self, key_id: bytes) -> None:
-        """Tell the key of the handshake to come. Spec: KA-4.8-1."""
+        """Tell the key of the handshake to come. Spec: KA-4.8-1. Raises `SessionStateError`."""
+        self.control.require_room()
         self.control.change(next_key=key_id)
 
     def unconfirmed(self, now: int) -> Options:
