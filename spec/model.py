@@ -8,8 +8,7 @@ a session id is known. Each rule stands under its requirement's id, in the order
 How to read it: `Side` is all that a side knows. `step` copies it, does what the input says and what
 follows, and gives the copy back with the frames, events and drops that come of it. A method
 `when_...` is what the text says on an input, `on_...` on a timer. Times are integer nanoseconds.
-"Reading:" marks a choice where the text leaves one. `Readings` are those that the code makes in
-another way: false is the model's own.
+"Reading:" marks a choice where the text leaves one.
 
 `tests/property/test_lockstep.py` runs it beside the code; `spec/replay.py` feeds it recorded steps.
 """
@@ -56,6 +55,7 @@ SLOW_DOWN_REFILL = 4
 SLOW_DOWN_SPACING = 60 * S
 STEADY_FRAME_BYTES = 64
 ADDRESS_QUERIES = 3
+MAX_UNCONFIRMED = 254  # KA-8.6-4
 
 CONNECTING, UP, SUSPECT, HALF_OPEN, DOWN, ADMIN_DOWN, CLOSED = STATES = (
     "CONNECTING",
@@ -202,13 +202,17 @@ class Event(NamedTuple):
     detail: tuple[Any, ...] = ()
 
 
+class Refused(NamedTuple):
+    """The application may not do that now."""
+
+
 class Dropped(NamedTuple):
     """A frame was refused for this reason (12)."""
 
     reason: str
 
 
-Output = Send | SendInit | Event | Dropped
+Output = Send | SendInit | Event | Dropped | Refused
 
 
 class Established(NamedTuple):
@@ -347,41 +351,6 @@ class Settings:
     report_round_trips: bool = False
 
 
-@dataclass(frozen=True)
-class Readings:
-    """What the code does otherwise than the text says, or than this reads it."""
-
-    third_probe_delays_all: bool = False
-    """KA-7.5-1: the PTO after the third probe also holds OVERDUE back, should evidence come."""
-
-    any_confirmation_resets_retry: bool = False
-    """KA-4.2-2: R is 500 ms again with any frame that confirms one, not only with evidence."""
-
-    new_keys_reset_fact: bool = False
-    """KA-7.1-3: new keys set the round-trip fact to their INIT, also where it was newer."""
-
-    refused_excuse_costs: bool = False
-    """KA-7.7-3: what is left of the allowance is spent also where it excuses nothing."""
-
-    retry_at_lifetime_is_new: bool = False
-    """KA-4.2-1: a retry exactly at the end of the lifetime begins a new handshake."""
-
-    peer_state_is_late: bool = False
-    """KA-7.3-5: the peer's last state counts from the frame after on."""
-
-    query_survives_report: bool = False
-    """KA-9.2-1: a change that was reported unasked may be asked for, and reported, again."""
-
-    half_open_base_not_moved: bool = False
-    """KA-7.7-2: in HALF_OPEN, too, the base that a stall moves is the round-trip fact."""
-
-    any_agreement_replans: bool = False
-    """KA-7.6-1, KA-8.10-3: control state learned puts a probe off that is later than T."""
-
-    late_probe_is_free: bool = False
-    """KA-7.4-4: a suspicion probe later than T after the last one costs no budget."""
-
-
 class Path(NamedTuple):
     """A validation under way (9.3): of which address, and what was sent there and answered."""
 
@@ -401,7 +370,6 @@ class Side:
     settings: Settings
     address: Address
     now: int
-    readings: Readings = Readings()
     state: str = CONNECTING
     finished: bool = False
     timers: dict[str, int] = field(default_factory=dict)
@@ -467,6 +435,7 @@ class Side:
     control_ack: int = 0
     control_ack_first_in: int | None = None
     unconfirmed: Options = NOTHING
+    control_changes: int = 0
     control_spacing: int = 0
     own_pause_until: int = 0
     own_pause_lapses: bool = False
@@ -474,6 +443,7 @@ class Side:
     peer_pauses: tuple[tuple[int, int, int], ...] = ()
     held: bool = False
     interval_told: int = 0
+    interval_planned_by: int = 0
     steady_probes: int = 0
     steady_probes_since: int = 0
     slow_down_at: int | None = None
@@ -508,19 +478,15 @@ class Side:
         return min(self.timers.values(), default=None)
 
 
-AS_THE_TEXT = Readings()
 NONE_FRESH: Iterator[Any] = iter(())
 
 
-def new_side(
-    settings: Settings, address: Address, now: int, readings: Readings = AS_THE_TEXT
-) -> Side:
+def new_side(settings: Settings, address: Address, now: int) -> Side:
     """A side before anything has happened."""
     return Side(
         settings,
         address,
         now,
-        readings,
         rx_at=now,
         round_trip_at=now,
         silence_from=now,
@@ -736,8 +702,7 @@ class _Step:
             self.begin_attempt()  # KA-7.4-5: the INIT that waited for a retry's time.
             return
         s.retry = min(2 * s.retry, HANDSHAKE_RETRY_MAX)
-        age = self.now - s.attempt_started
-        if age + s.readings.retry_at_lifetime_is_new > self.handshake_lifetime():
+        if self.now - s.attempt_started > self.handshake_lifetime():
             self.begin_attempt()
         else:
             self.send_init(planned)
@@ -820,43 +785,57 @@ class _Step:
         s.window = frozenset()
         s.seen_hash = None
         s.query = s.queries = 0
-        if s.control_ack_first_in is not None:
-            s.control_ack_first_in = 1
+        s.control_ack, s.control_ack_first_in = 0, None  # KA-8.6-3
         return restarted
 
     def establish(self, told: Established, said: Parameters, dated: int, restarted: bool) -> None:
-        """6.2: ESTABLISHED. `said` is what this side told.
+        """6.2: ESTABLISHED. `said` is what this side told, `dated` when that was.
 
-        Reading: a completed handshake is evidence dated at the sending of INIT, or of RESPONSE.
+        KA-8.8-1, KA-8.8-3. Reading: what the peer's side of a handshake told is settled at once.
         """
         s = self.s
         self.give_up_attempt()
-        s.own = tuple(dict.fromkeys((said, s.own[-1])))  # KA-8.8-1
+        newest = s.own[-1]
+        before_said = s.own if s.settings.initiator else ()
+        s.own = tuple(dict.fromkeys(one for one in (*before_said, said) if one != newest))
+        s.own += (newest,)
         s.peer = (told.parameters,)
+        self.begin_control_anew(said)
         if restarted:
             self.forget_peer()
         before = s.state
         s.rx_at = s.silence_from = self.now
-        anew = s.keys == 1 or s.readings.new_keys_reset_fact
-        s.round_trip_at = dated if anew else max(s.round_trip_at, dated)
+        s.round_trip_at = dated if s.keys == 1 else max(s.round_trip_at, dated)  # KA-7.1-4
         s.awaited = None
         self.enter("ESTABLISHED")
         self.end_suspicion()
         self.rearm_overdue()
         if before == CONNECTING:
             s.interval_told = self.interval()
+        s.interval_planned_by = self.interval()
         self.report(before)
-        self.tell_anew(restarted)
+        if s.unconfirmed != NOTHING:
+            self.tell_control()
+        self.agree()
 
-    def forget_peer(self) -> None:
-        """KA-7.4-6, KA-8.6-3, KA-8.10-5: the peer has restarted.
+    def begin_control_anew(self, said: Parameters) -> None:
+        """KA-8.6-3. Reading: of the parameters, only what the handshake did not tell.
 
-        Reading: its pause is over, too.
+        Reading: a pause lasts while there is a whole millisecond of it to tell.
         """
         s = self.s
+        changed = s.own[-1] if s.own[-1] != said else None
+        s.unconfirmed = s.unconfirmed._replace(parameters=changed, slow_down_us=None)
+        if s.own_pause_until - self.now >= MS:
+            s.unconfirmed = s.unconfirmed._replace(pause_ms=0)
+        if s.own_down:
+            s.unconfirmed = s.unconfirmed._replace(admin=1)
+        s.control_version = s.control_changes = int(s.unconfirmed != NOTHING)
+
+    def forget_peer(self) -> None:
+        """KA-7.4-6, 8.7, KA-8.10-5: the peer has restarted."""
+        s = self.s
         self.tell("PeerRestarted")
-        s.control_ack, s.control_ack_first_in = 0, None
-        s.unconfirmed = Options()
         s.peer_pause_until = self.now
         self.peer_is_up()
         if s.state == ADMIN_DOWN and not self.is_taken_down():
@@ -869,22 +848,6 @@ class _Step:
         self.disarm("PAUSE_END")
         if not self.is_taken_down():
             self.measure_silence_anew()
-
-    def tell_anew(self, restarted: bool) -> None:
-        """KA-8.6-3, KA-8.8-1. Reading: SLOW_DOWN is among the parameters that handshakes tell."""
-        s = self.s
-        lasting = {}
-        if len(s.own) > 1:
-            lasting["parameters"] = s.own[-1]
-        if restarted and s.own_pause_until - self.now >= MS:
-            lasting["pause_ms"] = 0
-        if restarted and s.own_down:
-            lasting["admin"] = 1
-        if lasting:
-            self.change_control(**lasting)
-        if s.unconfirmed != NOTHING:
-            self.tell_control()
-        self.agree()
 
     # 5.1 and 3.7: what is let in.
 
@@ -938,6 +901,7 @@ class _Step:
         """What an accepted frame does: to the facts, to what is known of the peer; the answer."""
         before = self.s.state
         self.count_bytes(source, bytes_in=frame.length)
+        self.learn_that_keys_work(frame)
         self.learn_settled(frame)
         self.weigh(frame)
         self.report(before)
@@ -954,7 +918,7 @@ class _Step:
     def learn_peer(self, frame: Frame, source: Address) -> None:
         s = self.s
         s.peer_state = STATES[frame.state]
-        if s.state == HALF_OPEN and not s.readings.peer_state_is_late:
+        if s.state == HALF_OPEN:
             self.rearm_overdue()  # KA-7.3-5
         self.learn_source(frame, source)
         self.learn_own_address(frame)
@@ -1079,11 +1043,8 @@ class _Step:
     def weigh(self, frame: Frame) -> None:
         s = self.s
         evidence = self.evidence(frame)
-        if evidence is not None and s.readings.any_confirmation_resets_retry:
-            s.retry = HANDSHAKE_RETRY_INITIAL
         if evidence is not None and evidence.is_new:
             s.keys_with_evidence = s.keys
-            s.keys_on_trial = False
             s.retry = HANDSHAKE_RETRY_INITIAL
             if not evidence.is_old_number:
                 self.measure(frame, evidence)
@@ -1092,6 +1053,8 @@ class _Step:
             self.confirm(frame.highest_received, evidence.date)
         elif frame.type != "REPLY" or fresh:
             self.hear()  # KA-7.1-2
+        else:
+            self.rearm_overdue()  # PTO may be another.
 
     def evidence(self, frame: Frame) -> _Evidence | None:
         """7.1, 10.1, 10.2: what a frame says of the newest of mine that it confirms.
@@ -1224,8 +1187,7 @@ class _Step:
         """KA-7.4-1 to KA-7.4-5."""
         s = self.s
         at = s.last_probe_at + self.judged_interval()
-        free = s.readings.late_probe_is_free and at <= self.now
-        if not free and not self.take_from_budget() and at > self.now:
+        if not self.take_from_budget() and at > self.now:
             self.arm("SUSPICION_PROBE", at)  # KA-7.4-4
             return
         self.probe()
@@ -1233,8 +1195,6 @@ class _Step:
         self.arm("SUSPICION_PROBE", self.now + self.suspicion_spacing())
         if s.suspicion_probes == MIN_UNANSWERED:
             s.third_probe_pto = self.now + s.pto
-            if s.readings.third_probe_delays_all:
-                s.judge_not_before = max(s.judge_not_before, s.third_probe_pto)
             self.arm_verdict()
             if s.settings.initiator:
                 self.look_for_restarted_peer()
@@ -1332,8 +1292,6 @@ class _Step:
         cost = max(min(lateness, limit), s.pto)
         s.excuses, left = granted(s.excuses, STALL_WINDOW, limit, self.now)
         if min(cost, left) < s.pto:
-            if s.readings.refused_excuse_costs:
-                s.excuses = grant(s.excuses, left, STALL_WINDOW, self.now)
             return
         s.excuses = grant(s.excuses, min(cost, left), STALL_WINDOW, self.now)
         s.stalls += 1
@@ -1347,10 +1305,7 @@ class _Step:
         """KA-7.7-2."""
         s = self.s
         if s.suspicion_began is None:
-            base = self.base()
-            if s.readings.half_open_base_not_moved:
-                base = max(s.round_trip_at, s.silence_from)
-            s.silence_from = min(self.now, base + by)
+            s.silence_from = min(self.now, self.base() + by)
             return
         s.suspicion_base = min(self.now, s.suspicion_base + by)
         s.suspicion_began = min(self.now, s.suspicion_began + by)
@@ -1384,24 +1339,32 @@ class _Step:
             self.probe()
 
     def plan_probe(self, planned: int) -> bool:
-        """KA-7.3-4, KA-7.5-4, KA-7.6-1, KA-7.6-3, KA-8.2-1: when to probe after `planned`."""
-        s, t, r = self.s, self.interval(), self.r()
+        """KA-7.6-1, KA-7.6-3, KA-8.2-1: when to probe after `planned`, if at all."""
+        s, r = self.s, self.r()
         if s.state == DOWN:
-            returning = s.recovered and self.now - s.round_trip_at <= t
-            if returning and self.take_from_budget():
+            if s.recovered and self.now - s.round_trip_at > self.interval():
+                s.recovered = 0
+            if s.recovered and self.take_from_budget():
                 self.arm("PROBE", self.now + self.spacing())
                 return True
-            if not returning:
-                s.recovered = 0
-            t *= min(2**s.down_probes, DOWN_BACKOFF_MAX)
             s.down_probes += 1
-        elif s.state == ADMIN_DOWN and s.settings.initiator:
-            t *= 8  # KA-8.10-3
-        elif s.state != HALF_OPEN and not (s.state == UP and s.settings.initiator):
+        interval = self.probe_interval()
+        if interval is None:
             self.disarm("PROBE")
             return False
-        self.arm("PROBE", self.after(planned, J(t, self.m(), r)))
+        self.arm("PROBE", self.after(planned, J(interval, self.m(), r)))
         return True
+
+    def probe_interval(self) -> int | None:
+        """KA-7.3-4, KA-7.5-4, KA-7.6-1, KA-8.10-3: what is jittered; None: no probes by T."""
+        s, t = self.s, self.interval()
+        if s.state == DOWN:
+            return t * min(2 ** (s.down_probes - 1), DOWN_BACKOFF_MAX)
+        if s.state == ADMIN_DOWN and s.settings.initiator:
+            return 8 * t
+        if s.state == HALF_OPEN or (s.state == UP and s.settings.initiator):
+            return t
+        return None
 
     # 8.3: frames out.
 
@@ -1512,9 +1475,17 @@ class _Step:
                 options = options._replace(**{name: value})
         return options
 
+    def is_restless(self) -> bool:
+        """KA-8.6-4: nothing more can be changed now."""
+        if self.s.control_changes < MAX_UNCONFIRMED:
+            return False
+        self.out.append(Refused())
+        return True
+
     def change_control(self, **items: Any) -> None:
         """KA-8.6-1."""
         s = self.s
+        s.control_changes += 1
         s.control_version = s.control_version % 255 + 1
         s.unconfirmed = s.unconfirmed._replace(**items)
 
@@ -1534,8 +1505,9 @@ class _Step:
     def learn_control(self, frame: Frame) -> None:
         """KA-8.6-1, KA-8.6-2, from a frame with the highest packet number."""
         s = self.s
-        if frame.control_ack == s.control_version and s.unconfirmed != NOTHING:
+        if frame.control_ack == s.control_version and s.control_changes:
             told, s.unconfirmed = s.unconfirmed, Options()
+            s.control_changes = 0
             if told.parameters is not None or told.slow_down_us is not None:  # KA-8.8-3
                 s.own = s.own[-1:]
                 self.agree()
@@ -1562,6 +1534,8 @@ class _Step:
 
     def when_Pause(self, duration: int) -> None:  # noqa: N802
         s = self.s
+        if self.is_restless():
+            return
         s.own_pause_until = self.now + duration
         s.own_pause_lapses = duration > 0
         self.change_control(pause_ms=0)
@@ -1628,6 +1602,8 @@ class _Step:
 
     def when_SetParameters(self, parameters: Parameters) -> None:  # noqa: N802
         """KA-8.8-1. A SLOW_DOWN that is not confirmed is a part of them."""
+        if self.is_restless():
+            return
         self.change_own(parameters)
         self.change_control(parameters=self.s.own[-1], slow_down_us=None)
         self.agree()
@@ -1645,6 +1621,19 @@ class _Step:
         changed = parameters._replace(features=s.peer[-1].features)
         s.peer = (*(one for one in s.peer if one != changed), changed)
 
+    def learn_that_keys_work(self, frame: Frame) -> None:
+        """KA-8.8-3: evidence under the new keys.
+
+        Reading: where a later change waits, all that was before counts until that is confirmed.
+        """
+        s = self.s
+        if not s.keys_on_trial or frame.highest_received <= s.confirmed:
+            return
+        s.keys_on_trial = False
+        if s.unconfirmed.parameters is None and s.unconfirmed.slow_down_us is None:
+            s.own = s.own[-1:]
+        self.agree()
+
     def learn_settled(self, frame: Frame) -> None:
         """KA-8.8-3: the peer knows that we know its change."""
         s = self.s
@@ -1661,22 +1650,30 @@ class _Step:
             self.arm_verdict()
         self.rearm_overdue()
         t = self.interval()
-        slower = 8 if s.state == ADMIN_DOWN else 1
-        replanned = s.state in (UP, HALF_OPEN, ADMIN_DOWN)
-        if s.readings.any_agreement_replans:
-            slower, replanned = 1, True
-        if replanned and s.timers.get("PROBE", 0) > self.now + slower * t:
-            self.plan_probe(self.now)
+        if t < s.interval_planned_by:
+            self.hasten_probe()
+        s.interval_planned_by = t
         if len(s.own) == len(s.peer) == 1 and t != s.interval_told:
             previous, s.interval_told = s.interval_told, t
             s.silence_from = self.now
             self.rearm_overdue()
             self.tell("IntervalChanged", previous, t)
 
+    def hasten_probe(self) -> None:
+        """KA-8.8-2: where T is less, no probe is later than by the new T from now."""
+        s, r = self.s, self.r()
+        interval = self.probe_interval()
+        if interval is None or (s.state == DOWN and s.recovered):  # KA-7.6-3
+            return
+        if s.timers.get("PROBE", 0) > self.now + interval:
+            self.arm("PROBE", self.now + J(interval, self.m(), r))
+
     # 8.9: slow down.
 
     def when_SlowDown(self, min_receive_interval_us: int) -> None:  # noqa: N802
         """KA-8.9-1."""
+        if self.is_restless():
+            return
         asked = self.s.own[-1]._replace(min_receive_interval_us=min_receive_interval_us)
         self.change_own(asked)
         self.change_control(slow_down_us=min_receive_interval_us)
@@ -1700,7 +1697,8 @@ class _Step:
         lately = s.slow_down_at is not None and self.now - s.slow_down_at < SLOW_DOWN_SPACING
         if not held and not lately:
             s.slow_down_at = self.now
-            self.when_SlowDown(t // US)
+            if s.control_changes < MAX_UNCONFIRMED:
+                self.when_SlowDown(t // US)
 
     # 8.10: taken down by an operator.
 
@@ -1710,7 +1708,7 @@ class _Step:
 
     def when_Admin(self, down: bool) -> None:  # noqa: N802
         """KA-8.10-1."""
-        if self.s.own_down == down:
+        if self.s.own_down == down or self.is_restless():
             return
         self.s.own_down = down
         self.change_control(admin=int(down))
@@ -1858,8 +1856,7 @@ class _Step:
             s.query = s.last_sent
             s.queries += 1
         else:
-            if not s.readings.query_survives_report:
-                s.query = s.queries = 0
+            s.query = s.queries = 0
             self.report_own_address(None)
 
     def learn_own_address_told(self, told: bytes) -> None:
@@ -1906,8 +1903,9 @@ class _Step:
         self.learn_response_time(evidence.response_time)
 
     def learn_response_time(self, sample: int) -> None:
-        """KA-10.2-1."""
+        """KA-10.2-1: 60 s at most."""
         s = self.s
+        sample = min(sample, PTO_MAX)
         if s.srtt is None:
             s.srtt, s.rttvar = sample, sample // 2
         else:

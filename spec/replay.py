@@ -1,9 +1,8 @@
-"""Feed what sessions did to the reference model: `python spec/replay.py TRACE [READING ...]`.
+"""Feed what sessions did to the reference model: `python spec/replay.py TRACE`.
 
 A trace is JSON lines. A session's first line names it and holds its settings, the others an input,
 the r that were drawn and what came of it: frames and events, how many frames were dropped, facts
-and timers. A READING is the name of a field of `model.Readings`. A value of the model's is an
-object whose "is" names its kind; bytes are {"hex": ...}.
+and timers. A value of the model's is an object whose "is" names its kind; bytes are {"hex": ...}.
 Exit code 0: the model does the same at every step; 1: it does not, and where; 2: no such trace.
 """
 
@@ -25,7 +24,7 @@ class Divergence(Exception):
     """The model does something else than the trace says."""
 
 
-def replay(lines: Iterable[str], readings: model.Readings = model.AS_THE_TEXT) -> int:
+def replay(lines: Iterable[str]) -> int:
     """Follow a trace; tell how many steps it has. Raises `Divergence`."""
     sides: dict[str, model.Side] = {}
     steps = 0
@@ -33,7 +32,7 @@ def replay(lines: Iterable[str], readings: model.Readings = model.AS_THE_TEXT) -
         line = _decoded(json.loads(text))
         name = line["session"]
         if "settings" in line:
-            sides[name] = model.new_side(line["settings"], line["address"], line["now"], readings)
+            sides[name] = model.new_side(line["settings"], line["address"], line["now"])
             continue
         try:
             sides[name] = _follow(sides[name], line)
@@ -103,17 +102,12 @@ def _decoded(value: Any) -> Any:
 
 def main(arguments: list[str]) -> int:
     """Run as a command."""
-    known = sorted(vars(model.Readings()))
-    trace, *names = arguments or [""]
-    if not Path(trace).is_file() or not set(names) <= set(known):
-        print(
-            f"expected a file and readings of {', '.join(known)}, got {arguments}", file=sys.stderr
-        )
+    if len(arguments) != 1 or not Path(arguments[0]).is_file():
+        print(f"expected the file of a trace, got {arguments}", file=sys.stderr)
         return 2
-    readings = model.Readings(**dict.fromkeys(names, True))
     try:
-        with Path(trace).open(encoding="utf-8") as lines:
-            print(f"{replay(lines, readings)} steps, all as the model says")
+        with Path(arguments[0]).open(encoding="utf-8") as lines:
+            print(f"{replay(lines)} steps, all as the model says")
     except Divergence as divergence:
         print(divergence, file=sys.stderr)
         return 1

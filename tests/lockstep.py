@@ -5,7 +5,7 @@ keys: it can say what it likes, when it likes. Every jitter that is drawn in one
 so the order of drawing is not compared.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from random import Random
@@ -16,6 +16,7 @@ from kaudp.core.agreement import own_parameters
 from kaudp.core.endpoint import Endpoint
 from kaudp.core.paths import address_bytes
 from kaudp.core.session import Session
+from kaudp.errors import SessionStateError
 from kaudp.events import DownReason, Event, State
 from kaudp.units import MAX_UINT32, MILLISECOND
 from kaudp.wire import codec
@@ -28,9 +29,6 @@ from tests.worlds import KEY
 
 PEER = ("192.0.2.7", 4000)
 ELSEWHERE = (PEER, ("192.0.2.7", 4001), ("198.51.100.9", 4000))
-
-# Where the code does not do what the text says at first sight.
-OF_THE_CODE = model.Readings()
 
 
 class Draws(Random):
@@ -158,7 +156,6 @@ class Twins:
         initiator: bool,
         start: int = 0,
         seed: int = 0,
-        readings: model.Readings = OF_THE_CODE,
     ) -> None:
         self.now = start
         self.config = config
@@ -177,7 +174,7 @@ class Twins:
         self.log: list[tuple[int, int, model.Input]] = []
         settings = settings_of(config, initiator=initiator)
         self.initiator = initiator
-        self.side = model.new_side(settings, PEER, start, readings)
+        self.side = model.new_side(settings, PEER, start)
         self.session: Session | None = None
         if initiator:
             self.session = self.endpoint.connect(PEER, self.now, key_id=KEY.key_id)
@@ -198,8 +195,12 @@ class Twins:
     def apply(self, what: model.Input, verb: Callable[[Session], None]) -> None:
         """Let the application use a verb."""
         assert self.session is not None
-        verb(self.session)
-        self._step(what)
+        refused: list[model.Output] = []
+        try:
+            verb(self.session)
+        except SessionStateError:
+            refused = [model.Refused()]
+        self._step(what, refused)
 
     def respond(
         self, attempt: int, parameters: Parameters | None = None, seen: bytes | None = None
@@ -250,7 +251,7 @@ class Twins:
         if self.session is None:
             (self.session,) = self.endpoint.sessions
             # A responder's session begins with its first frame.
-            self.side = model.new_side(self.side.settings, address, self.now, self.side.readings)
+            self.side = model.new_side(self.side.settings, address, self.now)
         self._step(model.NewKeys(told, model.Parameters(*announced), answered, address, came))
 
     def seal(
@@ -300,7 +301,7 @@ class Twins:
         self.endpoint.receive_datagram(data, source, self.now)
         self._step(what)
 
-    def _step(self, what: model.Input) -> None:
+    def _step(self, what: model.Input, refused: Sequence[model.Output] = ()) -> None:
         """Let the model do what the code has just done, and compare."""
         r = self.draws.r
         sent = self._sent()
@@ -311,6 +312,9 @@ class Twins:
         )
         self.side, outputs = model.step(self.side, what, self.now, repeat(r), iter(fresh))
         self.log.append((self.now, r, what))
+        self._compare(
+            "refusal", list(refused), [o for o in outputs if isinstance(o, model.Refused)]
+        )
         self._compare(
             "frames", sent, [o for o in outputs if isinstance(o, (model.Send, model.SendInit))]
         )

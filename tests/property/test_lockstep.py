@@ -349,6 +349,7 @@ class Lockstep(RuleBasedStateMachine):
         """Answer an INIT: of the handshake under way or an older one."""
         if restarted:
             self.twins.epoch = self.twins.random(8)
+        self.version = 0
         self.twins.respond(len(self.twins.inits) if newest else 1, peer)
 
     @precondition(lambda self: self.alive and not self.twins.initiator)
@@ -359,6 +360,7 @@ class Lockstep(RuleBasedStateMachine):
             return
         if restarted:
             self.twins.epoch = self.twins.random(8)
+        self.version = 0
         self.twins.init(peer)
         self.advance(after)
         self.twins.first_probe()
@@ -378,6 +380,16 @@ class Lockstep(RuleBasedStateMachine):
         self.twins.apply(
             model.Admin(down), lambda s: s.admin_down(now) if down else s.admin_up(now)
         )
+
+    @precondition(lambda self: self.open)
+    @rule(changes=st.sampled_from([2, 253, 256]), sure=st.integers(0, 3))
+    def fidget(self, changes: int, sure: int) -> None:
+        """The application changes its mind, more often than can be told without an answer."""
+        now = self.twins.now
+        if sure:
+            return
+        for _ in range(changes):
+            self.twins.apply(model.Pause(1 * MS), lambda session: session.pause(1 * MS, now))
 
     @precondition(lambda self: self.open)
     @rule(interval=st.sampled_from([20, 400, 1_000, 3_000]), least=st.sampled_from([10, 500, 900]))
