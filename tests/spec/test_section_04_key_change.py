@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from kaudp.config import Config
+from kaudp.core.endpoint import Endpoint
 from kaudp.core.handshake import KEY_CHANGE_TIMEOUT
 from kaudp.errors import DropReason, KeyFormatError, SessionStateError
 from kaudp.events import KeyChanged, KeyChangeFailed, State
@@ -41,6 +42,21 @@ def assert_under(pair: Pair, key: PresharedKey) -> None:
     assert pair.session.stats.round_trips >= round_trips + 5
     for node in (pair.alice, pair.bob):
         assert node.endpoint._context.routes.per_key == {key.key_id: 1}
+
+
+def test_a_peer_that_restarts_before_it_confirms_is_told_of_the_key_anew() -> None:
+    """KA-4.8-1: what it had not confirmed is forgotten with it, but not the change."""
+    pair = Rotation().up()
+    pair.world.cut_both("alice", "bob")
+    pair.session.change_key(NEW.key_id, pair.now)
+    pair.run(S)
+    context = pair.bob.endpoint._context
+    pair.bob.endpoint = Endpoint(
+        context.config, keys=KEYS, rng=context.rng, entropy=context.entropy, accept=True
+    )
+    pair.world.cut_both("alice", "bob", cut=False)
+    pair.run(60 * S)
+    assert_under(pair, NEW)
 
 
 def test_a_session_goes_over_to_a_new_key() -> None:
