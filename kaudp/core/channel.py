@@ -58,6 +58,7 @@ class Channel:
         "_limits",
         "_old_number",
         "_peer_time",
+        "_peer_time_at",
         "_sent_at",
         "confirmed",
         "last_sent",
@@ -88,6 +89,7 @@ class Channel:
         self._keys = keys
         self._limits = limits
         self._peer_time = 0
+        self._peer_time_at = now
         self._birth = now
         self._echo_time = 0
         self._arrival = now
@@ -156,7 +158,6 @@ class Channel:
             raise Refused(DropReason.ACK_OF_UNSENT, str(body.highest_received), consumed=True)
         newest = header.packet_number > self.newest
         if newest:
-            self._note_peer_time(body.sent_time, now)
             self.newest = header.packet_number
             self._echo_time = body.sent_time
             self._arrival = now
@@ -188,18 +189,19 @@ class Channel:
 
         Each is on its side's clock, from the instant that its `sent_time` counts from. KA-10.3-1.
         """
-        peer_sent = self._peer_time * MICROSECOND
+        peer_sent = self._whole_peer_time(body.sent_time, now) * MICROSECOND
         peer_received = peer_sent - body.hold_time * MICROSECOND
         return Exchange(evidence.date - self._birth, peer_received, peer_sent, now - self._birth)
 
-    def _note_peer_time(self, sent_time: int, now: int) -> None:
-        """Unwrap the peer's 32-bit time: the nearest to what has passed here."""
-        if not self.newest:
-            self._peer_time = sent_time
-            return
-        expected = self._peer_time + (now - self._arrival) // MICROSECOND
+    def _whole_peer_time(self, sent_time: int, now: int) -> int:
+        """Unwrap the peer's 32-bit time: the nearest to what has passed here since the last.
+
+        Both sides begin to count within a handshake. What was long on its way is not asked for.
+        """
+        expected = self._peer_time + (now - self._peer_time_at) // MICROSECOND
         ahead = (sent_time - expected + _HALF_WRAP & MAX_UINT32) - _HALF_WRAP
-        self._peer_time = expected + ahead
+        self._peer_time, self._peer_time_at = expected + ahead, now
+        return self._peer_time
 
     def _microseconds(self, now: int) -> int:
         return (now - self._birth) // MICROSECOND

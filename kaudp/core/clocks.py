@@ -8,6 +8,8 @@ from typing import Final, NamedTuple
 from kaudp.units import MICROSECOND
 
 CLOCK_DRIFT_PPM: Final = 200
+# What rounds to whole microseconds: both times of a frame, and the instants that CLOCK tells.
+ROUNDING: Final = 2 * MICROSECOND
 
 
 class Exchange(NamedTuple):
@@ -32,10 +34,11 @@ class ClockOffset:
     def sample(self, exchange: Exchange) -> None:
         """Learn from one round trip."""
         sent, peer_received, peer_sent, arrived = exchange
-        low = peer_sent - arrived - MICROSECOND
-        high = peer_received - sent + MICROSECOND
+        low = peer_sent - arrived - ROUNDING
+        # The upper bound is from before the peer held our frame: its clock went on meanwhile.
+        high = peer_received - sent + ROUNDING + _drift(arrived - sent)
         if self._at is not None:
-            widened = -((self._at - arrived) * CLOCK_DRIFT_PPM // 1_000_000)
+            widened = _drift(arrived - self._at)
             before_low, before_high = self._low - widened, self._high + widened
             if before_low <= high and low <= before_high:
                 if before_low > low:
@@ -70,3 +73,8 @@ class DelayVariation:
             mean = self.mean or 0
             self.mean = mean + (abs(transit - self._last) - mean) // 16
         self._last = transit
+
+
+def _drift(age: int) -> int:
+    """Tell how far two clocks may come apart meanwhile, rounded up."""
+    return -(-age * CLOCK_DRIFT_PPM // 1_000_000)

@@ -19,7 +19,7 @@ CLOCKS = (
     "floored for a negative a too."
 )
 DRIFT_PPM = 200
-ROUNDING = 1 * MICROSECOND
+ROUNDING = 2 * MICROSECOND
 DAY_US = 1_760_000_000_000_000  # some day in 2025, µs since 1970
 TEN_MICROSECONDS = 10 * MICROSECOND  # in which a drift of 200 ppm is whole, and even
 
@@ -92,7 +92,7 @@ def offsets_over_time() -> Iterator[Json]:
     yield offset_test(
         "late-answer-of-long-ago",
         "10.3-1",
-        "The age counts from the arrival, not from the sending.",
+        "The age of the lower end counts from the arrival, that of the upper from the sending.",
         [trip(SECOND, ms, ms), trip(2 * SECOND, 20 * SECOND, ms), trip(23 * SECOND, ms, ms)],
     )
     yield offset_test(
@@ -143,8 +143,8 @@ def offsets_that_begin_anew() -> Iterator[Json]:
             trip(3 * SECOND, ms, ms, 2 * SECOND),
         ],
     )
-    # From -1001 to 1001 us, widened by 200 us after 1 s; the next begins where that ends, or not.
-    edge = 2 * ROUNDING + 200 * MICROSECOND + ms
+    # From -1002 to 1002.4 us, widened by 200 us after 1 s; the next begins where that ends, or not.
+    edge = 2 * ROUNDING + 200 * MICROSECOND + 400 + ms
     for name, comment, beyond in (
         ("touching", "One instant in common.", 0),
         ("overlapping", "2 us in common.", -2 * MICROSECOND),
@@ -223,12 +223,14 @@ def common_interval(samples: Iterable[Json], now: int) -> tuple[int, int]:
     """Cut out of all intervals, each widened on its own, what they have in common."""
     lows, highs = [], []
     for one in samples:
-        age = now - one["t4"]
-        assert age % TEN_MICROSECONDS == 0
-        wider = DRIFT_PPM * age // 10**6 + ROUNDING
-        lows.append(one["t3"] - one["t4"] - wider)
-        highs.append(one["t2"] - one["t1"] + wider)
+        lows.append(one["t3"] - one["t4"] - wider(now - one["t4"]))
+        highs.append(one["t2"] - one["t1"] + wider(now - one["t1"]))
     return max(lows), min(highs)
+
+
+def wider(age: int) -> int:
+    assert age % TEN_MICROSECONDS == 0
+    return DRIFT_PPM * age // 10**6 + ROUNDING
 
 
 def told(low: int, high: int, between: int) -> Json:
