@@ -129,3 +129,13 @@ def test_a_change_during_a_handshake_is_to_be_settled_still() -> None:
     responder.established(parameters(1, 100), parameters(50))
     assert responder.own.newest == parameters(1, 300)
     assert (responder.interval, responder.judged_interval) == (100 * MS, 300 * MS)
+
+
+def test_keys_settle_what_a_responder_told_and_not_what_an_initiator_did() -> None:
+    """KA-8.8-3: where a change was not settled before."""
+    for initiator in (True, False):
+        agreement = agreed(initiator, parameters(2_000, 2_000), parameters(1))
+        agreement.own.change(parameters(5_000, 5_000))
+        agreement.established(parameters(5_000, 5_000), parameters(1))
+        assert agreement.settled is not initiator
+        assert agreement.own.newest == parameters(5_000, 5_000)

@@ -152,3 +152,34 @@ def test_a_timer_that_is_not_due_does_nothing() -> None:
     assert not list(pair.alice.endpoint.datagrams_to_send())
     assert len(of_type(pair.alice, FrameType.PROBE)) == before
     assert pair.session.state is State.UP
+
+
+def test_it_tells_why_it_refused_the_last_datagram() -> None:
+    """KA-2-4 KA-12-1: None as soon as one was accepted."""
+    server = endpoint(1, accept=True)
+    _, init = init_of(2)
+    assert not server.receive_datagram(b"something else", ONE, 0)
+    assert server.refusal is DropReason.NOT_KAUDP
+    assert server.receive_datagram(init, ONE, 0)
+    assert server.refusal is None
+
+
+def test_of_two_inits_that_meet_one_is_consumed_and_not_answered() -> None:
+    """KA-4.6-1 KA-2-5: nor is the other let in once nobody waits for it any more."""
+    met = []
+    for seed, at, other in ((1, ONE, TWO), (2, TWO, ONE)):
+        side = endpoint(seed, config=Config.wan())
+        session = side.connect(other, 0, key_id=KEY.key_id)
+        met.append((side, session, first(side), at))
+    met.sort(key=lambda one: open_init(KEY, one[2]).payload.epoch)
+    (low, waiting, low_init, low_at), (high, _, high_init, high_at) = met
+    assert high.receive_datagram(low_init, low_at, 0)
+    assert high.refusal is DropReason.CROSSED
+    assert not list(high.datagrams_to_send())
+    assert low.receive_datagram(high_init, high_at, 0)
+    assert high.receive_datagram(first(low), low_at, 0)
+    waiting.close(0)
+    list(low.datagrams_to_send())
+    assert low.receive_datagram(first(high), high_at, 0), "its tag verifies"
+    assert low.refusal is DropReason.NOT_ACCEPTING
+    assert not low.sessions

@@ -30,9 +30,11 @@ def test_a_bucket_that_is_full_keeps_no_time() -> None:
     """KA-8.9-2: what was not used does not add up."""
     bucket = Bucket(2, 0)
     assert bucket.take(10, 95)
-    assert not taken(bucket, 10, 99) - 1
+    assert taken(bucket, 10, 99) == 1
     assert taken(bucket, 10, 104) == 0
     assert taken(bucket, 10, 105) == 1
+    single = Bucket(1, 0)
+    assert [single.take(10, now) for now in (0, 9, 15, 24, 25)] == [True, False, True, False, True]
 
 
 def test_a_step_is_at_least_a_nanosecond() -> None:
