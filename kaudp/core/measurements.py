@@ -86,7 +86,7 @@ class Measurements:
             delay_variation_out=self._delay_out.mean,
             delay_variation_in=self._delay_in.mean,
             clock_offset=self._clock_offset(),
-            clock_error=self._clock_error(),
+            clock_error=None if self._clock_base is None else self._clock.error,
             key_phase=0 if self._channel is None else self._channel.phase,
             suspicions=live.suspicions,
             stalls=live.stalls,
@@ -107,11 +107,6 @@ class Measurements:
         if self._clock_base is None or offset is None:
             return None
         return self._clock_base + offset
-
-    def _clock_error(self) -> int | None:
-        """Tell how far off that may be, CLOCK's rounding at both ends included. KA-10.3-2."""
-        error = self._clock.error
-        return None if self._clock_base is None or error is None else error + MICROSECOND
 
     def _counts(self) -> tuple[DirectionCounts, DirectionCounts]:
         out = DirectionCounts(self._retired_out.sent, self._retired_out.arrived)

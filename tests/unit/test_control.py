@@ -60,7 +60,7 @@ def test_254_changes_without_a_confirmation_are_the_most() -> None:
     with pytest.raises(
         SessionStateError, match=r"^expected the peer to confirm one of 254 changes"
     ):
-        control.change(admin=0)
+        control.require_room()
     assert (control.version, control.pending.admin) == (version, 1)
     control.confirmed_by(version)
     control.change(admin=0)

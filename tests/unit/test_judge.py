@@ -139,7 +139,7 @@ def test_a_way_back_takes_so_many_confirmations_after_the_verdict() -> None:
     judge = Judge().suspect(S)
     judge.live.judge(20 * S)
     assert judge.live.state is State.DOWN
-    judge.live.confirmed(1, 20 * S - 1, 21 * S)
+    judge.live.confirmed(1, 20 * S - 1_000, 21 * S)
     assert judge.due(Timer.PROBE) is None
     judge.live.confirmed(1, 20 * S, 22 * S)
     assert judge.due(Timer.PROBE) == 22 * S + judge.live.spacing()
