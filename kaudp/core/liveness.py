@@ -301,11 +301,10 @@ class Liveness:
 
     def hasten_probe(self, r: int, now: int) -> None:
         """Wait no longer for a probe than an interval that has become shorter. Spec: KA-8.8-2."""
+        if self.state is State.DOWN and self._recovered:
+            return  # The probes of a return have a spacing of their own. Spec: KA-7.6-3
         planned, step = self._timers.armed(Timer.PROBE), self._probe_interval()
-        returning = self.state is State.DOWN and self._recovered
-        if planned is None or step is None or returning:
-            return
-        if planned > now + step:
+        if planned is not None and step is not None and planned > now + step:
             self._timers.arm(Timer.PROBE, now + self.jittered_interval(step, r))
 
     def postponed_probe(self, r: int, now: int) -> int:

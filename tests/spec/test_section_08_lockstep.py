@@ -89,6 +89,26 @@ def test_a_shorter_interval_never_puts_a_probe_off() -> None:
     assert pair.now < again <= planned
 
 
+def test_a_shorter_interval_leaves_the_probes_of_a_return_alone() -> None:
+    """KA-8.8-2 KA-7.6-3: they have a spacing of their own."""
+    slow = Config.wan(min_receive_interval_ms=8_000)
+    twins = Twins(slow, own_parameters(Config.wan()), initiator=False)
+    twins.init()
+    twins.first_probe()
+    session = twins.session
+    assert session is not None
+    for _ in range(60):
+        if session.state is not State.DOWN:
+            twins.time(twins.next_timer() or 0)
+    newest, sent_time = max(twins.handshakes[0].seen.items())
+    twins.frame("PROBE", 1, highest_received=newest, echo_time=sent_time)
+    assert (session.state, session._liveness._recovered) == (State.DOWN, 1)
+    planned = session.timers.armed(Timer.PROBE)
+    session.change_intervals(twins.now, min_receive_interval_ms=10)
+    assert session.stats.interval == 5 * S
+    assert session.timers.armed(Timer.PROBE) == planned
+
+
 def test_a_much_shorter_interval_hastens_the_probes_in_down() -> None:
     """KA-8.8-2 KA-7.6-1: and the back-off is not longer for it."""
     pair = Pair(alice=Config.wan(**NO_NAT)).up()
