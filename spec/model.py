@@ -1662,10 +1662,10 @@ class _Step:
     def hasten_probe(self) -> None:
         """KA-8.8-2: where T is less, no probe is later than by the new T from now."""
         s, r = self.s, self.r()
-        interval = self.probe_interval()
-        if interval is None or (s.state == DOWN and s.recovered):  # KA-7.6-3
+        if s.state == DOWN and s.recovered:  # KA-7.6-3
             return
-        if s.timers.get("PROBE", 0) > self.now + interval:
+        interval = self.probe_interval()
+        if interval is not None and s.timers.get("PROBE", 0) > self.now + interval:
             self.arm("PROBE", self.now + J(interval, self.m(), r))
 
     # 8.9: slow down.

@@ -1,7 +1,7 @@
 """The code does what the reference model says, step by step, whatever the peer and time do.
 
-A longer run: `KAUDP_LOCKSTEP_EXAMPLES=20000 python -m pytest tests/property/test_lockstep.py`, with
-`--hypothesis-seed=N` for another sequence.
+A longer run: `KAUDP_LOCKSTEP_EXAMPLES=20000 python -m pytest tests/property/test_lockstep.py
+--timeout=0`, with `--hypothesis-seed=N` for another sequence.
 """
 
 import os

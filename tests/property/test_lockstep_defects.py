@@ -17,6 +17,7 @@ from kaudp.core.paths import PeerPath, Validation
 from kaudp.core.pause import Pause
 from kaudp.core.rtt import ResponseTime
 from kaudp.core.session import Session
+from kaudp.core.terms import Terms
 from kaudp.wire.codec import NO_OPTIONS
 from tests.lockstep import Divergence
 from tests.property.test_lockstep import Lockstep
@@ -106,12 +107,16 @@ DEFECTS: list[tuple[str, Any, str, Spoil]] = [
         "confirmed_by",
         gives(lambda control, ack: NO_OPTIONS if not control.waits else control.confirmed_by_any()),
     ),
+    ("KA-8.6-3 versions go on", Control, "begin_anew", gives(lambda *_: None)),
+    ("KA-8.6-4 changes without end", Control, "require_room", gives(lambda *_: None)),
     (
         "KA-8.7-2 every pause is honoured",
         Pause,
         "learn",
         after(lambda pause, ms, now: setattr(pause, "_peer_until", now + ms * MS)),
     ),
+    ("KA-8.8-2 a probe as late as before", Liveness, "hasten_probe", gives(lambda *_: None)),
+    ("KA-8.8-3 what a handshake told is never settled", Terms, "keys_work", gives(lambda _: None)),
     (
         "KA-8.8-4 silence is not measured anew",
         Liveness,
