@@ -17,6 +17,7 @@ from kaudp.cli.arguments import (
 )
 from kaudp.cli.output import Output
 from kaudp.cli.wording import amount
+from kaudp.sim.plan import FAMILIES
 from kaudp.sim.records import STATE_TOLD
 from kaudp.sim.stage import Stage
 from kaudp.sim.swarm import Listener, Outcome, simulate
@@ -77,6 +78,9 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--first-seed", metavar="N", type=seed, help="begin with this seed (default 0)"
     )
+    parser.add_argument(
+        "--family", choices=FAMILIES, help="take worlds of this family only (default: as drawn)"
+    )
 
 
 def run(arguments: Arguments, output: Output) -> int:
@@ -88,6 +92,7 @@ def run(arguments: Arguments, output: Output) -> int:
             session_days=arguments.session_days,
             minutes=arguments.minutes,
             first_seed=arguments.first_seed or 0,
+            family=arguments.family,
         )
         return EXIT_VIOLATED if swarm.run(limits, output) else 0
     return EXIT_VIOLATED if _replay(arguments, output).failure else 0
@@ -115,7 +120,7 @@ def _replay(arguments: Arguments, output: Output) -> Outcome:
             listeners.append(Trace(stack.enter_context(_opened(arguments.trace))))
         if arguments.verbose:
             listeners.append(_Verbose(output))
-        outcome = simulate(arguments.seed, *listeners)
+        outcome = simulate(arguments.seed, *listeners, family=arguments.family)
     output.say("world", _text(outcome), **asdict(outcome))
     return outcome
 

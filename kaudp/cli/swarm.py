@@ -7,7 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from multiprocessing import get_context
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, Self
 
 from kaudp.cli.output import Output
 from kaudp.cli.wording import amount
@@ -17,6 +17,7 @@ DEFAULT_MINUTES: Final = 1.0
 LINE_EVERY_S: Final = 10.0
 LOOK_EVERY_S: Final = 0.5
 WAITING_PER_JOB: Final = 2
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class Limits(NamedTuple):
@@ -26,6 +27,7 @@ class Limits(NamedTuple):
     session_days: float | None
     minutes: float | None
     first_seed: int
+    family: str | None = None
 
     @property
     def seconds(self) -> float | None:
@@ -38,10 +40,10 @@ class Limits(NamedTuple):
 def run(limits: Limits, output: Output) -> bool:
     """Run the swarm and show what came of it; tell whether a requirement was violated."""
     totals, began = Totals(), time.monotonic()
-    with _progress(limits, output) as progress:
-        for outcome in _outcomes(limits, totals, began, progress):
+    with _Stop() as stop, _progress(limits, output) as progress:
+        for outcome in _outcomes(limits, totals, began, progress, stop):
             totals.add(outcome)
-            _show(outcome, output, progress)
+            _show(outcome, limits, output, progress)
             progress.show(totals, time.monotonic() - began)
     _conclude(totals, time.monotonic() - began, limits, output)
     return bool(totals.failed)
@@ -53,17 +55,17 @@ def counted(counts: Mapping[str, int]) -> str:
 
 
 def _outcomes(
-    limits: Limits, totals: Totals, began: float, progress: "_Progress"
+    limits: Limits, totals: Totals, began: float, progress: "_Progress", stop: "_Stop"
 ) -> Iterator[Outcome]:
-    """Give outcomes as they come until a limit is reached; worlds that still run are left."""
+    """Give outcomes as they come until a limit or a signal; worlds that still run are left."""
     seed = limits.first_seed
     # Fresh interpreters, so that nothing of this one's state can matter to a world.
     pool = ProcessPoolExecutor(limits.jobs, get_context("spawn"), initializer=_leave_signals)
     running: set[Future[Outcome]] = set()
     try:
-        while not _reached(limits, totals, began):
+        while not (stop.asked or _reached(limits, totals, began)):
             while len(running) < WAITING_PER_JOB * limits.jobs:
-                running.add(pool.submit(simulate, seed))
+                running.add(pool.submit(simulate, seed, family=limits.family))
                 seed += 1
             done, running = wait(running, LOOK_EVERY_S, FIRST_COMPLETED)
             progress.show(totals, time.monotonic() - began)
@@ -73,14 +75,35 @@ def _outcomes(
         processes = list(pool._processes.values())
         pool.shutdown(wait=False, cancel_futures=True)
         for process in processes:
-            process.terminate()
+            process.kill()
         for process in processes:
             process.join()
 
 
 def _leave_signals() -> None:
-    """Let Ctrl-C be the parent's alone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Let signals be the parent's alone."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+class _Stop:
+    """Whether a first Ctrl-C or SIGTERM came; a second one ends the process."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self._ask) for number in _SIGNALS}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, _frame: object) -> None:
+        self.asked = True
+        for each in _SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
 
 
 def _reached(limits: Limits, totals: Totals, began: float) -> bool:
@@ -89,14 +112,15 @@ def _reached(limits: Limits, totals: Totals, began: float) -> bool:
     return limits.seconds is not None and time.monotonic() - began >= limits.seconds
 
 
-def _show(outcome: Outcome, output: Output, progress: "_Progress") -> None:
+def _show(outcome: Outcome, limits: Limits, output: Output, progress: "_Progress") -> None:
     """Show a world: in JSON always, in words when it failed."""
     if output.as_json:
         output.say("world", "", **asdict(outcome))
     elif outcome.failure:
+        family = f" --family {limits.family}" if limits.family else ""
         progress.say(
             f"VIOLATED  seed {outcome.seed} at {outcome.failed_at_s:.3f} s: {outcome.failure}\n"
-            f"          replay: kaudp simulate --seed {outcome.seed} --verbose"
+            f"          replay: kaudp simulate --seed {outcome.seed}{family} --verbose"
         )
 
 

@@ -1,20 +1,28 @@
 """What may go wrong in a world, and what an application may do: one entry each.
 
 A fault takes the stage and does its work at once; what it must undo later it hands to
-`Stage.later`. A verb takes a session that is established, its node's time and the stage.
+`Stage.later`. A verb takes the stage, a session that is established, its node and that one's time.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
+from kaudp.config import Config
+from kaudp.core.agreement import own_parameters
+from kaudp.core.handshake import NO_SESSION
 from kaudp.core.paths import Address
 from kaudp.core.session import Session
+from kaudp.errors import ConfigError
 from kaudp.sim.stage import LONGEST_PAUSE, Stage
 from kaudp.sim.world import Node
 from kaudp.units import MILLISECOND, SECOND
+from kaudp.wire.codec import NO_OPTIONS, InitPayload
+from kaudp.wire.cookies import NO_COOKIE
 from kaudp.wire.grammar import MAGIC, VERSION
+from kaudp.wire.suites import initiate
 
-Verb = Callable[[Stage, Session, int], None]
+Verb = Callable[[Stage, Session, Node, int], None]
 Fault = Callable[[Stage], None]
 
 LONGEST_DELAY: Final = 10 * SECOND
@@ -100,6 +108,15 @@ def move(stage: Stage) -> None:
     """Give a node another address altogether."""
     node = stage.node()
     stage.move(node, stage.fresh_address(node))
+
+
+def rebind_unheard(stage: Stage) -> None:
+    """Let a node's NAT give it another port, at which nothing reaches it for a while."""
+    name, other = stage.pair()
+    node = stage.world.nodes[name]
+    if node.alive:
+        _cut(stage, (other, name))
+        stage.move(node, stage.fresh_address(node, same_host=True))
 
 
 def stall(stage: Stage) -> None:
@@ -205,6 +222,19 @@ def copy(stage: Stage) -> None:
     stage.later(stage.length(), lambda: stage.taps.remove(tap))
 
 
+def flood(stage: Stage) -> None:
+    """Send INITs of somebody who holds a key that others hold too, from many addresses."""
+    rng, node = stage.rng, stage.node()
+    key = rng.choice(stage.keys_of(node.name))
+    for _ in range(rng.choice([1, 5, 40])):
+        told = InitPayload(
+            rng.randbytes(8), rng.randbytes(8), NO_SESSION, own_parameters(Config()), NO_OPTIONS
+        )
+        init = initiate(key, rng.randbytes(8), told, rng.randbytes, NO_COOKIE).init
+        source = (f"203.0.113.{rng.randrange(10, 250)}", rng.randrange(1024, 65536))
+        stage.world.deliver(node, init, source, rng.randrange(SECOND))
+
+
 def _recorded(stage: Stage, count: int) -> list[tuple[bytes, str]]:
     return [stage.rng.choice(stage.recorded) for _ in range(count)] if stage.recorded else []
 
@@ -224,12 +254,12 @@ def _anywhere(stage: Stage) -> Address:
 # What applications do with a session. A new verb of the core is one entry in VERBS.
 
 
-def pause(stage: Stage, session: Session, now: int) -> None:
+def pause(stage: Stage, session: Session, node: Node, now: int) -> None:
     """Ask for a pause."""
     _pause(stage, session, min(stage.length(), LONGEST_PAUSE), now)
 
 
-def resume(stage: Stage, session: Session, now: int) -> None:
+def resume(stage: Stage, session: Session, node: Node, now: int) -> None:
     """End a pause, or what was none: silence is measured anew in either case."""
     _pause(stage, session, 0, now)
 
@@ -240,21 +270,76 @@ def _pause(stage: Stage, session: Session, length: int, now: int) -> None:
     session.pause(length, now)
 
 
-def close(stage: Stage, session: Session, now: int) -> None:
+def close(stage: Stage, session: Session, node: Node, now: int) -> None:
     """Close a session; its initiator's application connects again."""
     session.close(now, stage.rng.choice([0, 1, 2, 0x8001]))
 
 
-def hint(stage: Stage, session: Session, now: int) -> None:
+def hint(stage: Stage, session: Session, node: Node, now: int) -> None:
     """Pass an ICMP error on."""
     session.note_unreachable(now)
 
 
+def change_intervals(stage: Stage, session: Session, node: Node, now: int) -> None:
+    """Probe, or allow to be probed, at another pace."""
+    config, slowest = stage.plans[node.name].config, 2 * stage.interval // MILLISECOND
+    wanted = min(slowest, int(config.interval_ms * stage.rng.choice([0.6, 1, 1.5, 2])))
+    least = stage.rng.choice([None, config.min_receive_interval_ms, _slower(stage, session)])
+    with suppress(ConfigError):  # no pair of a configuration goes with every other
+        session.change_intervals(now, interval_ms=wanted, min_receive_interval_ms=least)
+        stage.oracle.record(session, node).told_intervals(wanted, least)
+
+
+def slow_down(stage: Stage, session: Session, node: Node, now: int) -> None:
+    """Ask the initiator for fewer probes."""
+    if session.initiator:
+        return
+    least = _slower(stage, session)
+    with suppress(ConfigError):
+        session.slow_down(least, now)
+        stage.oracle.record(session, node).told_intervals(None, least)
+
+
+def _slower(stage: Stage, session: Session) -> int:
+    """Draw an interval in ms, as a rule longer than the one agreed on."""
+    now_ms, slowest = session.stats.interval // MILLISECOND, 2 * stage.interval // MILLISECOND
+    return min(slowest, int(now_ms * stage.rng.choice([0.5, 1.3, 2])))
+
+
+def admin_down(stage: Stage, session: Session, node: Node, now: int) -> None:
+    """Take a session down, as an operator does."""
+    stage.oracle.record(session, node).administered(now, down=True)
+    session.admin_down(now)
+
+
+def admin_up(stage: Stage, session: Session, node: Node, now: int) -> None:
+    """Take a session up again."""
+    stage.take_up(session, node, now)
+
+
+def change_key(stage: Stage, session: Session, node: Node, now: int) -> None:
+    """Go over to another key, which the peer may not know."""
+    others = [key for key in stage.keys_of(node.name) if key.key_id != session.key_id]
+    if not session.initiator or not others or stage.refuses_strangers(node):
+        return
+    key_id = stage.rng.choice(others).key_id
+    session.change_key(key_id, now)
+    stage.oracle.record(session, node).new_key = key_id
+
+
 VERBS: Final[dict[str, Verb]] = {
-    "pause": pause,
-    "resume": resume,
-    "close": close,
-    "hint": hint,
+    verb.__name__: verb
+    for verb in (
+        pause,
+        resume,
+        close,
+        hint,
+        change_intervals,
+        slow_down,
+        admin_down,
+        admin_up,
+        change_key,
+    )
 }
 
 
@@ -263,7 +348,7 @@ def _as_fault(name: str, verb: Verb) -> Fault:
         found = stage.session()
         if found is not None:
             session, node = found
-            stage.world.act(node, name, lambda now: verb(stage, session, now))
+            stage.world.act(node, name, lambda now: verb(stage, session, node, now))
 
     return fault
 
@@ -321,6 +406,7 @@ FAULTS: Final[dict[str, Fault]] = {
         reorder,
         duplicate,
         rebind,
+        rebind_unheard,
         move,
         stall,
         suspend,
@@ -333,6 +419,7 @@ FAULTS: Final[dict[str, Fault]] = {
         replay,
         hoard,
         copy,
+        flood,
         traffic,
     )
 } | {name: _as_fault(name, verb) for name, verb in VERBS.items()}

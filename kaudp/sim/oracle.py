@@ -12,12 +12,13 @@ from typing import Any, Final
 from kaudp.config import Config
 from kaudp.core.handshake import EMBRYO_LIFETIME
 from kaudp.core.paths import Address
-from kaudp.core.session import Session
+from kaudp.core.session import CHALLENGE_OPTION_BYTES, Session
 from kaudp.events import Event, PeerAddressChanged, PeerPaused, SessionDown, SessionUp, State
-from kaudp.sim.records import End, Record, Violation, violated
+from kaudp.sim.records import CLOCK_DRIFT_PPM, End, Record, Violation, violated
 from kaudp.sim.world import Kind, Node, Step, World
 from kaudp.units import SECOND
-from kaudp.wire.grammar import FrameType
+from kaudp.wire.codec import STEADY_FRAME_BYTES
+from kaudp.wire.grammar import KEY_PHASE, FrameType
 
 # How many of the newest frames are known byte for byte; what is older is behind every window.
 REMEMBERED: Final = 50_000
@@ -30,19 +31,27 @@ ANSWER_OF: Final = {
     FrameType.PROBE: FrameType.REPLY,
     FrameType.CLOSE: FrameType.REPLY,
 }
+# The only PROBE of this length is a path challenge (section 3.8).
+CHALLENGE_BYTES: Final = STEADY_FRAME_BYTES + CHALLENGE_OPTION_BYTES
+COOKIE_AT: Final = slice(28, 44)
 TRANSPORT: Final = (FrameType.PROBE, FrameType.REPLY, FrameType.CLOSE)
 
 __all__ = ["Oracle", "Violation"]
 
 
 class Sealed:
-    """A transport frame as it was sent: whose, its number, and the newest it confirms."""
+    """A transport frame as it was sent: whose, its phase, and the newest it confirms.
 
-    __slots__ = ("accepted", "confirms", "end")
+    `answers` tells which own challenge of the receiver it answers, by packet number.
+    """
 
-    def __init__(self, end: End, confirms: int) -> None:
+    __slots__ = ("accepted", "answers", "confirms", "end", "phase")
+
+    def __init__(self, end: End, confirms: int, answers: int) -> None:
         self.end = end
+        self.phase = end.phase
         self.confirms = confirms
+        self.answers = answers
         self.accepted = False
 
 
@@ -57,6 +66,7 @@ class Life:
         self.validated: set[Address] = set()
         self.received: Counter[Address] = Counter()
         self.sent: Counter[Address] = Counter()
+        self.embryos = 0
         self.second = 0
         self.timers = 0
 
@@ -64,7 +74,9 @@ class Life:
 class Oracle:
     """Watches a world; raises `Violation` at the step in which something is wrong."""
 
-    def __init__(self, world: World, configs: dict[str, Config]) -> None:
+    def __init__(
+        self, world: World, configs: dict[str, Config], utc_offsets: dict[str, int]
+    ) -> None:
         self.events: Counter[str] = Counter()
         self.frames: Counter[str] = Counter()
         self.downs: list[tuple[Record, int]] = []
@@ -72,11 +84,14 @@ class Oracle:
         self.ends: dict[bytes, End] = {}
         self._world = world
         self._configs = configs
+        self._utc_offsets = utc_offsets
         self._lives: dict[str, Life] = {}
         self._homes: dict[str, set[Address]] = {}
         self._sealed: OrderedDict[bytes, Sealed] = OrderedDict()
         self._initiators: dict[bytes, tuple[str, int]] = {}
         self._responses: dict[tuple[str, bytes], tuple[int, set[Address]]] = {}
+        self._dropped: Counter[bytes] = Counter()
+        self._responders: dict[bytes, list[str]] = {}
         world.watchers.append(self.watch)
 
     # What the stage tells.
@@ -128,12 +143,15 @@ class Oracle:
             self._received(step, life)
         elif step.kind is Kind.VERB:
             self._discover(step, life)
+            for record in life.records.values():
+                record.learn_terms(step.now)
         for event in step.events:
             self._told(event, step, life)
         for data, address in step.sent:
             self._sent(data, address, step, life)
         if step.kind is Kind.TIMER:
             self._check_timers(step, life)
+        life.embryos = len(step.node.endpoint._context.routes.embryos)
 
     def tick(self) -> None:
         """Check what must have happened by now."""
@@ -160,12 +178,10 @@ class Oracle:
             self.downs.append((record, self._world.now))
         elif isinstance(event, PeerPaused):
             record.excused(step.now + event.duration)
-        elif (
-            isinstance(event, PeerAddressChanged)
-            and record.established_at != step.now
-            and event.address not in self._homes.get(record.peer, ())
-        ):
-            violated("KA-9.1-2", f"{record} moves to {event.address}, where its peer never was")
+        elif isinstance(event, PeerAddressChanged) and record.established_at != step.now:
+            if event.address not in self._homes.get(record.peer, ()):
+                violated("KA-9.1-2", f"{record} moves to {event.address}, where its peer never was")
+            record.moves_to(event.address, step.now)
 
     # Datagrams in.
 
@@ -179,22 +195,65 @@ class Oracle:
         if not step.consumed and not refused:
             violated("KA-12-1", f"{step.node.name} drops without counting: {data.hex()}")
         if refused or not step.consumed:
-            if step.sent or step.events:
+            if self._asks_for_cookie(step):
+                self._check_cookie(step)
+            elif step.sent or step.events:
                 violated("KA-2-4", f"{step.node.name} acts on what it refused: {data.hex()}")
-            if step.consumed:
-                self._refused(data)
+            self._refused(step, life)
             return
+        if data[1] == FrameType.INIT:
+            self._check_embryo(step, life)
         if data[1] == FrameType.RESPONSE or data[4:12] not in self.ends:
             self._discover(step, life)
         self._check_answer(step)
         if data[1] in TRANSPORT:
             self._accepted(step, life)
 
-    def _refused(self, data: bytes) -> None:
+    def _refused(self, step: Step, life: Life) -> None:
         """Take note that what is refused once its tag verified is received too. KA-5.1-2."""
-        end = self.ends.get(data[4:12])
-        if end is not None and data in self._sealed:
+        data = step.data
+        end, sealed = self.ends.get(data[4:12]), self._sealed.get(data)
+        if sealed is None:
+            return
+        if end is None:
+            embryos = step.node.endpoint._context.routes.embryos
+            if step.consumed and data[4:12] in embryos and not sealed.accepted:
+                sealed.accepted = True
+                self._dropped[data[4:12]] += 1
+            return
+        if step.consumed:
             end.highest = max(end.highest, int.from_bytes(data[12:20], "big"))
+            end.opens(sealed.phase, step.now)
+            return
+        record = end.record
+        lives = life.records.get(record.session) is record and record.end is end
+        if lives and record.state is not State.CLOSED and end.must_open(sealed.phase, step.now):
+            violated("KA-4.4-8", f"{record} does not open a frame of phase {sealed.phase}")
+
+    def _asks_for_cookie(self, step: Step) -> bool:
+        kinds = [data[1] for data, _ in step.sent]
+        came = step.data[1:2] == bytes([FrameType.INIT])
+        return step.consumed and came and not step.events and kinds == [FrameType.COOKIE]
+
+    def _check_cookie(self, step: Step) -> None:
+        """Spec: KA-4.5-2."""
+        (answer, address), name = step.sent[0], step.node.name
+        if address != step.source or len(answer) > len(step.data):
+            violated("KA-4.5-2", f"{name} sends a cookie to {address}, not {step.source}")
+        embryos = len(step.node.endpoint._context.routes.embryos)
+        if embryos < self._configs[name].cookie_threshold:
+            violated("KA-4.5-2", f"{name} asks for a cookie with {embryos} embryos only")
+
+    def _check_embryo(self, step: Step, life: Life) -> None:
+        """Check that an INIT that made an embryo held a cookie where one was due. KA-4.5-2."""
+        embryos = step.node.endpoint._context.routes.embryos
+        newest = next(reversed(embryos.values()), None)
+        if newest is None or newest.identifier != step.data or newest.answered != step.now:
+            return
+        before = min(len(embryos) - 1, life.embryos)
+        asked = before >= self._configs[step.node.name].cookie_threshold
+        if asked and not any(step.data[COOKIE_AT]):
+            violated("KA-4.5-2", f"{step.node.name} keeps an embryo, its {before + 1}th, unasked")
 
     def _check_answer(self, step: Step) -> None:
         """Spec: KA-4.3-1, KA-8.3-1, KA-8.3-2, KA-8.3-3."""
@@ -220,11 +279,24 @@ class Oracle:
         end.accepted += 1
         end.record.accepted += 1
         end.highest = max(end.highest, int.from_bytes(step.data[12:20], "big"))
+        end.opens(sealed.phase, step.now)
+        if sealed.answers:
+            asked = end.sent_to[sealed.answers - 1]
+            end.record.answered[asked] = end.sent_at[sealed.answers - 1]
+            life.validated.add(asked)
         self._learn(end, sealed.confirms, step, life)
-        # What `Stats.probe_timeout` says, without making all of `Stats` for each frame.
-        pto = end.record.session._liveness.pto
-        if pto != end.record.pto:
-            end.record.learn_pto(pto)
+        end.record.learn_terms(step.now)
+        if end.record.config.share_clock:
+            self._check_clock(end.record, step)
+
+    def _check_clock(self, record: Record, step: Step) -> None:
+        """Compare with the true offset, of clocks that keep within the drift allowed."""
+        own, peer = step.node, self._world.nodes[record.peer]
+        if abs(own.clock.ppm - peer.clock.ppm) >= CLOCK_DRIFT_PPM:
+            return
+        utc, now = self._utc_offsets, self._world.now
+        ahead = peer.clock.read(now) - own.clock.read(now) + utc[peer.name] - utc[own.name]
+        record.check_clock(ahead, step.now)
 
     def _learn(self, end: End, confirms: int, step: Step, life: Life) -> None:
         record, now = end.record, step.now
@@ -250,7 +322,7 @@ class Oracle:
             self._initiators.setdefault(data[4:12], (step.node.name, step.now))
         elif kind is FrameType.RESPONSE:
             self._note_response(data[4:12], address, step)
-        else:
+        elif kind is not FrameType.COOKIE:
             self._note_transport(data, kind, address, step, life)
         life.sent[address] += len(data)
         if (
@@ -266,6 +338,8 @@ class Oracle:
     def _note_response(self, initiator_id: bytes, address: Address, step: Step) -> None:
         """Remember when the oldest embryo of an INIT may have been made, and who was answered."""
         key = (step.node.name, initiator_id)
+        if key not in self._responses:
+            self._responders.setdefault(initiator_id, []).append(step.node.name)
         first, addresses = self._responses.get(key, (step.now, set()))
         if step.now - first > EMBRYO_LIFETIME:
             first, addresses = step.now, set()
@@ -282,10 +356,14 @@ class Oracle:
         number = int.from_bytes(data[12:20], "big")
         if number != len(end.sent_at) + 1:
             violated("KA-4.4-2", f"{end.record} sends {number} after {len(end.sent_at)}")
+        end.seals(data[3] & KEY_PHASE, step.now)
         end.sent_at.append(step.now)
         end.sent_to.append(address)
         end.record.sent += 1
-        self._sealed[data] = Sealed(end, end.highest)
+        asked = step.data if kind is FrameType.REPLY else b""
+        challenged = len(asked) == CHALLENGE_BYTES and asked[1] == FrameType.PROBE
+        answers = int.from_bytes(asked[12:20], "big") if challenged else 0
+        self._sealed[data] = Sealed(end, end.highest, answers)
         if len(self._sealed) > REMEMBERED:
             self._sealed.popitem(last=False)
         if kind is FrameType.PROBE:
@@ -311,10 +389,11 @@ class Oracle:
             record = life.records[session] = Record(session, name, self._configs[name], now)
         channel: Any = session._channel
         end = End(record, channel.local_id, channel.remote_id)
+        record.accepted += self._dropped[end.local_id]
         self.ends[end.local_id] = life.senders[end.remote_id] = end
         if session.initiator:
             _, date = self._initiators[channel.local_id]
-            peer = next(who for who, first in self._responses if first == channel.local_id)
+            peer = self._responder(channel.local_id, channel.remote_id)
         else:
             peer, _ = self._initiators[channel.remote_id]
             date, answered = self._responses[name, channel.remote_id]
@@ -322,6 +401,12 @@ class Oracle:
                 life.validated.add(step.source)
         burst = self._configs[peer].suspicion_receive_burst
         record.established(end, date, peer, burst, now)
+
+    def _responder(self, initiator_id: bytes, responder_id: bytes) -> str:
+        """Tell who holds the other end: an INIT that was copied may have several answers."""
+        names = self._responders[initiator_id]
+        embryos = {name: self._lives[name].endpoint._context.routes.embryos for name in names}
+        return next((name for name in names if responder_id in embryos[name]), names[0])
 
     # Bounds.
 
@@ -349,6 +434,7 @@ class Oracle:
             ),
             "embryos": (len(routes.embryos), config.max_embryos),
             "lingering keys": (len(routes._lingering._entries), config.max_sessions),
+            "handshakes over": (len(routes._spent_attempts._entries), config.max_sessions),
             "events": (len(context.outbox.events), config.max_events),
         }
         for what, (count, most) in bounded.items():

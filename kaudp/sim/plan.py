@@ -23,6 +23,13 @@ SHORTEST_WORLD: Final = 300 * SECOND
 
 # How often each family of settings is drawn. The long intervals carry most of the days.
 FAMILIES: Final = {"lan": 2, "wan": 4, "mobile": 3, "slow": 3, "rare": 4, "drawn": 5}
+_FORGETFUL: Final[dict[str, Any]] = {
+    "connect_timeout_ms": None,
+    "down_retention_ms": 5_000,
+    "max_peer_admin_down_ms": 60_000,
+    "max_sessions": 10_000,
+    "max_embryos": 1_024,
+}
 _SLOW_INTERVALS_MS: Final = {
     "slow": (30_000, 45_000, 60_000),
     "rare": (120_000, 300_000, 500_000),
@@ -31,7 +38,11 @@ _SLOW_INTERVALS_MS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class NodePlan:
-    """One process: its settings, whom it serves, and whom it calls by which key."""
+    """One process: its settings, whom it serves, and whom it calls by which key.
+
+    `keys` tells which keys it holds, `identity` its instance id if that outlives a restart, and
+    `utc_offset` what leads from its clock to its time of day.
+    """
 
     name: str
     host: str
@@ -40,6 +51,9 @@ class NodePlan:
     clock: Clock
     accepts: bool
     calls: tuple[tuple[str, int], ...]
+    keys: frozenset[int] = frozenset()
+    identity: bytes | None = None
+    utc_offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +72,12 @@ class Plan:
     strength: float
 
 
-def draw_plan(seed: int, fault_names: list[str]) -> Plan:
-    """Draw the plan of a seed's world."""
+def draw_plan(seed: int, fault_names: list[str], family: str | None = None) -> Plan:
+    """Draw the plan of a seed's world, of a family that may be given."""
     rng = Random(f"kaudp world {seed}")
-    family = rng.choices(list(FAMILIES), weights=list(FAMILIES.values()))[0]
-    keys = tuple(rng.randbytes(32) for _ in range(rng.randrange(1, 8)))
+    drawn = rng.choices(list(FAMILIES), weights=list(FAMILIES.values()))[0]
+    family = family or drawn
+    keys = tuple(rng.randbytes(32) for _ in range(rng.randrange(2, 8)))
     nodes = _nodes(rng, family, len(keys))
     interval = rng.choice([_interval(node, nodes) for node in nodes if node.calls])
     duration = _duration(nodes)
@@ -81,7 +96,7 @@ def draw_plan(seed: int, fault_names: list[str]) -> Plan:
 
 
 def _nodes(rng: Random, family: str, keys: int) -> tuple[NodePlan, ...]:
-    """Draw 2 to 8 endpoints: servers, peers that also call, and clients."""
+    """Draw 2 to 10 endpoints: servers, peers that also call, clients, and friends."""
     servers = rng.choice([1, 1, 1, 2])
     callers = rng.randrange(1, 8 - servers + 1)
     skewed = rng.random() < 0.5
@@ -96,12 +111,48 @@ def _nodes(rng: Random, family: str, keys: int) -> tuple[NodePlan, ...]:
     first = nodes[0]
     peers = [node for node in nodes if node.name.startswith("peer")]
     if peers and rng.random() < 0.7:
-        # The two call each other.
-        nodes[0] = replace(first, calls=((peers[0].name, rng.randrange(keys)),))
+        # The two call each other, at times under one key.
+        known = next((key for target, key in peers[0].calls if target == first.name), 0)
+        key = known if rng.random() < 0.5 else rng.randrange(keys)
+        nodes[0] = replace(first, calls=((peers[0].name, key),))
+    if rng.random() < 0.25:
+        nodes += _friends(rng, family, skewed, rng.randrange(keys))
     return tuple(
-        replace(node, host=f"192.0.2.{number + 1}", port=1000 * (number + 1))
+        replace(
+            node,
+            host=f"192.0.2.{number + 1}",
+            port=1000 * (number + 1),
+            keys=_keys_of(rng, node, nodes, keys),
+            identity=node.identity or (rng.randbytes(8) if rng.random() < 0.5 else None),
+            utc_offset=rng.randrange(2**60),
+        )
         for number, node in enumerate(nodes)
     )
+
+
+def _friends(rng: Random, family: str, skewed: bool, key: int) -> list[NodePlan]:
+    """Draw two who call each other and accept nobody else, as behind NATs. Spec: section 4.6.
+
+    A session that one of them has lost keeps the other's from coming back: so nothing is kept for
+    long, and both are known again after a restart (KA-4.7-1).
+    """
+    return [
+        replace(
+            node,
+            config=replace(node.config, **_FORGETFUL),
+            identity=rng.randbytes(8),
+        )
+        for name, other in (("friend0", "friend1"), ("friend1", "friend0"))
+        for node in [_node(rng, name, family, skewed, ((other, key),), accepts=False)]
+    ]
+
+
+def _keys_of(rng: Random, node: NodePlan, nodes: list[NodePlan], keys: int) -> frozenset[int]:
+    """Draw which keys a node holds: at least those by which it calls and is called."""
+    called = [key for other in nodes for target, key in other.calls if target == node.name]
+    needed = {*called, *(key for _, key in node.calls)}
+    drawn = {key for key in range(keys) if rng.random() < 0.7}
+    return frozenset(needed | drawn or {0})
 
 
 def _node(
@@ -131,6 +182,7 @@ def _config(rng: Random, family: str, *, server: bool) -> Config:
         config = Config.server()
     else:
         config = Config.mobile() if family == "mobile" else Config.wan()
+    config = replace(config, **_of_keys(rng))
     if family in _SLOW_INTERVALS_MS:
         return replace(config, **_slow(rng, _SLOW_INTERVALS_MS[family]))
     if family == "drawn" or rng.random() < 0.3:
@@ -147,6 +199,20 @@ def _slow(rng: Random, intervals_ms: tuple[int, ...]) -> dict[str, Any]:
         "min_suspicion_ms": rng.choice([0, 1_000, 5_000]),
         "down_retention_ms": rng.choice([60_000, 900_000, 7_200_000]),
     }
+
+
+def _of_keys(rng: Random) -> dict[str, Any]:
+    """Draw what goes with any interval: phases of keys, cookies, clocks, an operator's time."""
+    changes: dict[str, Any] = {
+        "key_update_frames": rng.choice([2, 10, 100]),
+        "key_update_interval_ms": rng.choice([30_000, 600_000, 3_600_000]),
+        "cookie_threshold": rng.choice([0, 0, 1, 4]),
+        "share_clock": True,
+        "max_peer_admin_down_ms": rng.choice([0, 5_000, 60_000, 1_800_000]),
+        "suspicion_receive_burst": rng.choice([3, 8]),
+        "up_confirmations": rng.choice([8, 30]),
+    }
+    return {name: value for name, value in changes.items() if rng.random() < 0.4}
 
 
 def _changed(rng: Random, config: Config, *, server: bool) -> Config:

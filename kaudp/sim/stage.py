@@ -15,7 +15,7 @@ from kaudp.core.endpoint import Endpoint
 from kaudp.core.paths import Address
 from kaudp.core.session import Session
 from kaudp.errors import SessionStateError
-from kaudp.events import ConnectFailed, SessionClosed, State
+from kaudp.events import ConnectFailed, KeyChanged, SessionClosed, State
 from kaudp.sim.link import Link
 from kaudp.sim.oracle import Oracle
 from kaudp.sim.plan import DAY, NodePlan, Plan, log_uniform
@@ -40,6 +40,7 @@ class Relation:
     target: str
     key: PresharedKey
     session: Session | None = None
+    start: int = 0
 
 
 class Stage:
@@ -57,7 +58,11 @@ class Stage:
         self.downs_without_outage = 0
         self.keys = [PresharedKey(secret) for secret in plan.keys]
         self.plans = {node.name: node for node in plan.nodes}
-        self.oracle = Oracle(self.world, {node.name: node.config for node in plan.nodes})
+        self.oracle = Oracle(
+            self.world,
+            {node.name: node.config for node in plan.nodes},
+            {node.name: node.utc_offset for node in plan.nodes},
+        )
         self.world.watchers.append(self._watch)
         self._faults = faults
         self._storms = 0
@@ -72,6 +77,17 @@ class Stage:
             for node in plan.nodes
             for target, key in node.calls
         ]
+        self._draw_starts()
+
+    def _draw_starts(self) -> None:
+        """Draw when applications connect at first; two that call each other often do at once."""
+        for relation in self.relations:
+            relation.start = self.plan.start + self.rng.randrange(self.interval)
+            for other in self.relations:
+                meet = (other.caller, other.target) == (relation.target, relation.caller)
+                if meet and other.start and self.rng.random() < 0.8:
+                    apart = 3 * self.plan.conditions.delay
+                    relation.start = other.start + self.rng.choice([0, self.rng.randrange(apart)])
 
     @property
     def end(self) -> int:
@@ -198,6 +214,20 @@ class Stage:
                 self._used.add(address)
                 return address
 
+    def keys_of(self, name: str) -> list[PresharedKey]:
+        """Give the keys that a node holds."""
+        return [self.keys[number] for number in sorted(self.plans[name].keys)]
+
+    def refuses_strangers(self, node: Node) -> bool:
+        """Tell whether nobody whom a node calls accepts others than those it knows."""
+        calls = self.plans[node.name].calls
+        return not any(self.plans[target].accepts for target, _ in calls)
+
+    def take_up(self, session: Session, node: Node, now: int) -> None:
+        """Let an operator take a session up again."""
+        self.oracle.record(session, node).administered(now, down=False)
+        session.admin_up(now)
+
     def redirect(self, relation: Relation) -> None:
         """Let an application find its peer's new address, as by its name."""
         session, node = relation.session, self.world.nodes[relation.caller]
@@ -217,20 +247,18 @@ class Stage:
         self.oracle.born(node)
         for relation in self.relations:
             if relation.caller == node.name:
-                at = self.world.now + self.rng.randrange(self.interval)
-                self.world.at(at, partial(self._connect, relation))
+                self.world.at(relation.start, partial(self._connect, relation))
 
     def _endpoint(self, node_plan: NodePlan, life: int) -> Endpoint:
         name = f"{self.plan.seed}/{node_plan.name}/{life}"
-        keeps_identity = Random(f"{self.plan.seed}/{node_plan.name}").random() < 0.5
-        identity = Random(f"{self.plan.seed}/{node_plan.name}/instance").randbytes(8)
         return Endpoint(
             node_plan.config,
-            keys={key.key_id: key for key in self.keys},
+            keys={self.keys[number].key_id: self.keys[number] for number in node_plan.keys},
             rng=Random(f"{name}/jitter"),
             entropy=Random(f"{name}/entropy").randbytes,
             accept=node_plan.accepts,
-            instance_id=identity if keeps_identity else None,
+            instance_id=node_plan.identity,
+            utc_offset=node_plan.utc_offset,
         )
 
     def _connect(self, relation: Relation) -> None:
@@ -256,6 +284,8 @@ class Stage:
         for event in step.events:
             if isinstance(event, SessionClosed | ConnectFailed):
                 self._closed(event.session, step.node)
+            elif isinstance(event, KeyChanged):
+                self._under_another_key(event)
         downs = self.oracle.downs
         while self._downs_seen < len(downs):
             self._judge_down(*downs[self._downs_seen])
@@ -267,6 +297,12 @@ class Stage:
             if relation.session is session:
                 delay = SECOND + self.rng.randrange(self.interval)
                 self.world.at(self.world.now + delay, partial(self._connect, relation))
+
+    def _under_another_key(self, event: KeyChanged) -> None:
+        """Let an application use the newest key also for its next session."""
+        for relation in self.relations:
+            if relation.session is event.session:
+                relation.key = next(key for key in self.keys if key.key_id == event.key_id)
 
     def _record(self, step: Step) -> None:
         for data, address in step.sent:
@@ -345,6 +381,11 @@ class Stage:
                 self.world.awaken(node)
             else:
                 self.start_again(node)
+        for record in [record for record in self.oracle.records() if record.own_admin]:
+            if record.state is not State.CLOSED:
+                node = self.world.nodes[record.node]
+                take_up = partial(self.take_up, record.session, node)
+                self.world.act(node, "admin_up", take_up)
         for relation in self.relations:
             self._connect(relation)
             self.redirect(relation)
@@ -356,6 +397,8 @@ class Stage:
         if any(min(config.max_sessions, config.max_embryos) < ENOUGH for config in configs):
             return
         session, node = relation.session, self.world.nodes[relation.caller]
+        if self._met_another_life(session, node):
+            return
         if session is None or session.state is not State.UP:
             violated("KA-7.6-2", f"{relation.caller} to {relation.target}: {session} in a calm")
         record = self.oracle.record(session, node)
@@ -364,6 +407,16 @@ class Stage:
         if other is None or other.state is not State.UP:
             violated("KA-7.6-2", f"{record} is UP in a calm, but its other end is {other}")
         other.check_counts()
+        record.check_agreement(other)
+
+    def _met_another_life(self, session: Session | None, node: Node) -> bool:
+        """Tell whether this side leaves it to the peer, which may have begun anew, to come back.
+
+        Of two that met (4.6) the responder keeps its session until that expires.
+        """
+        if session is None or session.initiator or self.refuses_strangers(node):
+            return False
+        return session.state is not State.UP
 
     def _tick(self) -> None:
         """Look, ever again, at what must have happened by now."""

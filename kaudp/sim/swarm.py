@@ -46,9 +46,9 @@ class Outcome:
     detail: str = ""
 
 
-def simulate(seed: int, *listeners: Listener) -> Outcome:
-    """Run the world of a seed to its end, or to what is wrong in it."""
-    plan = draw_plan(seed, list(FAULTS))
+def simulate(seed: int, *listeners: Listener, family: str | None = None) -> Outcome:
+    """Run the world of a seed, of a family that may be given, to its end or to what is wrong."""
+    plan = draw_plan(seed, list(FAULTS), family)
     stage = Stage(plan, FAULTS)
     sent = _Digest(plan)
     stage.world.watchers.insert(0, sent.take)

@@ -1,8 +1,8 @@
 """Everything that happened in a world, as JSON lines: for people, and for a reference model.
 
-The first lines hold the plan: keys, settings, clocks and the seeds of each process's dice. Then
-comes a line for each step of each node. Times are ns: `world` of the world, `now` of the node's
-own clock, which is what the core was given.
+The first lines hold the plan: keys, settings and clocks. Then comes a line for each step of each
+node. What the dice gave is not told: it shows in what was sent and when. Times are ns: `world` of
+the world, `now` of the node's own clock, which is what the core was given.
 """
 
 import json
@@ -10,12 +10,15 @@ from dataclasses import asdict, fields
 from enum import Enum
 from typing import Any, Final, TextIO
 
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
 from kaudp.core.session import Session
 from kaudp.events import Event
 from kaudp.sim.stage import Stage
 from kaudp.sim.world import Kind, Node, Step
 from kaudp.wire import codec
-from kaudp.wire.grammar import FrameType
+from kaudp.wire.grammar import KEY_PHASE, FrameType
+from kaudp.wire.seal import unseal
 from kaudp.wire.suites import open_init
 
 VERSION: Final = 1
@@ -28,7 +31,7 @@ class Trace:
         self._file = file
         self._names: dict[Session, str] = {}
         self._meanings: dict[bytes, dict[str, Any]] = {}
-        self._keys: dict[bytes, Any] = {}
+        self._phases: dict[bytes, dict[int, AESGCM]] = {}
 
     def begin(self, stage: Stage) -> None:
         """Write the plan, and from now on every step."""
@@ -51,6 +54,9 @@ class Trace:
                 config=asdict(node.config),
                 clock=asdict(node.clock),
                 accepts=node.accepts,
+                keys=[key.key_id for key in stage.keys_of(node.name)],
+                instance_id=node.identity,
+                utc_offset=node.utc_offset,
             )
         stage.world.watchers.insert(0, self.take)
         stage.fault_watchers.append(self._fault)
@@ -140,6 +146,8 @@ class Trace:
             meaning["payload"] = _plain(open_init(key, data).payload._asdict())
         elif kind is FrameType.RESPONSE:
             meaning["payload"] = self._response(data, node)
+        elif kind is FrameType.COOKIE:
+            meaning["payload"] = {"nonce": codec.parse_cookie(data).nonce.hex()}
         else:
             meaning["body"] = self._body(data)
         self._meanings[data] = meaning
@@ -153,9 +161,8 @@ class Trace:
     def _body(self, data: bytes) -> dict[str, Any]:
         """Open an own transport frame by the key that sealed it."""
         header = codec.parse_transport_header(data)
-        keys = self._keys[header.receiver_session_id]
-        swapped = type(keys)(keys.receiving, keys.sending)
-        body = codec.parse_body(header.type, swapped.unseal(header.packet_number, data))
+        aead = self._phases[header.receiver_session_id][header.flags & KEY_PHASE]
+        body = codec.parse_body(header.type, unseal(aead, header.packet_number, data))
         return {"packet_number": header.packet_number, **_plain(body._asdict())}
 
     def _note_keys(self, step: Step) -> None:
@@ -164,7 +171,9 @@ class Trace:
         for session in sessions:
             channel: Any = session._channel
             if channel is not None:
-                self._keys[channel.remote_id] = channel._keys
+                phase = channel._keys._sending
+                phases = self._phases.setdefault(channel.remote_id, {})
+                phases[phase.number & KEY_PHASE] = phase.aead
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from signal import SIGINT, SIGTERM
 
 import pytest
 
@@ -25,6 +26,7 @@ MISTAKES = {
     "no jobs": ["--swarm", "--jobs", "0"],
     "no time": ["--swarm", "--minutes", "0"],
     "no days": ["--swarm", "--session-days", "never"],
+    "no such family": ["--swarm", "--family", "quick"],
     "a trace nowhere": ["--seed", "1", "--trace", "/nowhere/world.jsonl"],
 }
 
@@ -73,7 +75,8 @@ def test_a_violation_is_exit_code_1(call: Call, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_swarm_runs_until_its_limit_and_tells_totals(start: Start) -> None:
-    running = start("simulate", "--swarm", "--session-days", "0.001", "--jobs", "1", "--json")
+    limits = ("--session-days", "0.001", "--jobs", "1", "--family", "rare")
+    running = start("simulate", "--swarm", *limits, "--json")
     running.wait_for_end(PATIENCE_S)
     assert running.finish() == 0, running.text
     worlds, (summary,) = running.of_type("world"), running.of_type("summary")
@@ -81,6 +84,18 @@ def test_a_swarm_runs_until_its_limit_and_tells_totals(start: Start) -> None:
     assert summary["session_days"] > 0
     assert summary["failed_seeds"] == []
     assert sum(summary["frames"].values()) == sum(sum(w["frames"].values()) for w in worlds)
+
+
+@pytest.mark.parametrize("signal", [SIGINT, SIGTERM])
+def test_a_signal_ends_a_swarm_with_its_totals(signal: int, start: Start) -> None:
+    """And leaves no worker behind."""
+    family = ("--family", "slow")
+    running = start("simulate", "--swarm", "--minutes", "9", "--jobs", "1", "--json", *family)
+    running.wait_for('"type": "world"')
+    assert running.finish(signal) == 0, running.text
+    (summary,) = running.of_type("summary")
+    assert summary["worlds"] == len(running.of_type("world")) >= 1
+    assert list(summary["session_days_of"]) == ["slow"]
 
 
 def test_a_failing_seed_is_told_at_once_with_how_to_replay_it(
