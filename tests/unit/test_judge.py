@@ -147,3 +147,14 @@ def test_a_way_back_takes_so_many_confirmations_after_the_verdict() -> None:
     assert judge.live.state is State.DOWN
     judge.live.confirmed(1, 24 * S, 24 * S)
     assert judge.live.state is State.UP
+
+
+def test_where_nothing_was_measured_suspicion_probes_slowly() -> None:
+    """KA-7.4-2: 3 s apart, then by the smoothed response time, but no closer than both allow."""
+    judge = Judge()
+    assert judge.live.spacing() == 3 * S
+    judge.live.response_time.sample(700 * MS)
+    assert judge.live.spacing() == 700 * MS
+    judge = Judge()
+    judge.live.response_time.sample(MS)
+    assert judge.live.spacing() == 100 * MS

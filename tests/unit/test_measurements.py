@@ -37,7 +37,7 @@ def heard(
 def stats(made: Measurements, *, counts_loss: bool = True) -> Stats:
     live: Any = SimpleNamespace(
         state=State.UP,
-        peer_state=State.UP,
+        peer_state=State.DOWN,
         interval=S,
         pto=MS,
         suspicions=1,
@@ -55,6 +55,23 @@ def test_before_any_keys_there_is_nothing_to_tell() -> None:
     assert (told.received, told.lost_out, told.lost_in, told.handshakes, told.key_phase) == (0,) * 5
     assert (told.loss_out, told.loss_in, told.clock_offset, told.clock_error) == (None,) * 4
     assert (told.delay_variation_out, told.delay_variation_in) == (None, None)
+
+
+def test_what_the_judge_knows_is_told_as_it_is() -> None:
+    """KA-10.1-3."""
+    told = stats(Measurements())
+    assert (told.state, told.peer_state, told.unreachable) == (State.UP, State.DOWN, False)
+    assert (told.interval, told.probe_timeout, told.rtt_smoothed) == (S, MS, 5)
+    assert (told.suspicions, told.stalls, told.rx_at, told.round_trip_at) == (1, 2, 3, 4)
+    trips = (told.round_trips, told.rtt_latest, told.rtt_min, told.rtt_mean, told.rtt_max)
+    assert trips == (0, None, None, None, None)
+    made = Measurements()
+    for rtt in (4 * MS, 2 * MS, 3 * MS):
+        made.round_trips.sample(rtt)
+    told = stats(made)
+    trips = (told.round_trips, told.rtt_latest, told.rtt_min, told.rtt_mean, told.rtt_max)
+    assert trips == (3, 3 * MS, 2 * MS, 3 * MS, 4 * MS)
+    assert told.jitter == made.round_trips.jitter > 0
 
 
 def test_an_offset_is_told_where_both_told_their_clocks() -> None:

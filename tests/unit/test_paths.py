@@ -63,7 +63,8 @@ def test_a_new_address_gets_three_times_what_came_from_it() -> None:
     assert validation is not None
     assert validation.allows(192)
     assert not validation.allows(193)
-    path.sent("new", 100)
+    path.sent("new", 60)
+    path.sent("new", 40)
     path.sent("old", 1000)
     assert not validation.allows(93)
     path.received("new", 64)
