@@ -220,3 +220,37 @@ def test_the_grammar_names_the_parts_of_an_address() -> None:
     parsed = grammar.Address.parse(bytes([4, 1, 2, 192, 0, 2, 1]))
     assert (parsed.family, parsed.port, parsed.address) == (4, 258, bytes([192, 0, 2, 1]))
     assert [field.name for field in grammar.Address.subcons] == ["family", "port", "address"]
+
+
+def test_the_grammar_names_fields_as_the_text_does() -> None:
+    """KA-3.1-6: a decoder shows these names."""
+
+    def names(structure: Struct) -> str:
+        return " ".join(field.name for field in structure.subcons)
+
+    magic, transport = "magic type version", "receiver_session_id packet_number sealed_body"
+    assert names(grammar.Transport) == f"{magic} flags {transport}"
+    handshake = f"{magic} suite"
+    assert names(grammar.Init) == (
+        f"{handshake} sender_session_id key_id cookie ephemeral sealed_payload"
+    )
+    assert names(grammar.Response) == f"{handshake} receiver_session_id ephemeral sealed_payload"
+    assert names(grammar.Cookie) == f"{handshake} receiver_session_id nonce sealed_cookie"
+    assert names(grammar.CarriedInit) == f"{handshake} sender_session_id payload"
+    assert names(grammar.CarriedResponse) == f"{handshake} receiver_session_id payload"
+    options = {
+        kind: names(value)
+        for kind, value in grammar.OPTION_VALUES.items()
+        if isinstance(value, Struct)
+    }
+    del options[OptionType.PARAMETERS], options[OptionType.ADDRESS_SEEN]
+    assert options == {
+        OptionType.PAUSE: "duration_ms",
+        OptionType.SLOW_DOWN: "min_receive_interval_us",
+        OptionType.CLOSE_REASON: "reason",
+        OptionType.PATH_CHALLENGE: "data",
+        OptionType.PATH_RESPONSE: "data",
+        OptionType.NEXT_KEY: "key_id",
+        OptionType.ADMIN: "down",
+        OptionType.CLOCK: "utc_us",
+    }
