@@ -1503,8 +1503,10 @@ class _Step:
             s.control_spacing = min(2 * s.control_spacing, max(self.interval(), s.pto))
 
     def learn_control(self, frame: Frame) -> None:
-        """KA-8.6-1, KA-8.6-2, from a frame with the highest packet number."""
+        """KA-8.6-1, KA-8.6-2, KA-8.6-5, from a frame with the highest packet number."""
         s = self.s
+        if frame.control_version == 0 and s.peer_down_since is not None:
+            self.learn_admin(False)
         if frame.control_ack == s.control_version and s.control_changes:
             told, s.unconfirmed = s.unconfirmed, Options()
             s.control_changes = 0

@@ -610,6 +610,8 @@ class Session:
         self._learn_peer_state(_STATES[body.state], now)
         self._learn_peer_address(address, size, now)
         self._learn_own_address(body, now)
+        if not body.control_version and self._terms.admin.peer:
+            self._learn_administration(now, down=False)  # The peer has forgotten. Spec: KA-8.6-5.
         confirmed = self._terms.confirmed_by(body.control_ack)
         if confirmed is not NO_OPTIONS:
             self._control_confirmed(confirmed, now)

@@ -383,3 +383,17 @@ def test_close_ends_what_is_down() -> None:
     assert pair.bob.kinds()[-1] == pair.alice.kinds()[-1] == "SessionClosed"
     assert pair.alice.endpoint.quiet
     assert pair.bob.endpoint.quiet
+
+
+def test_a_responder_that_has_forgotten_is_taken_down_no_more() -> None:
+    """KA-8.6-5: it closes, which is lost, and has a new session with the next handshake."""
+    pair = calm()
+    pair.far.admin_down(pair.now)
+    pair.run(S)
+    assert pair.session.state is State.ADMIN_DOWN
+    pair.cut()
+    pair.far.close(pair.now)
+    pair.run(60 * S)
+    pair.cut(cut=False)
+    pair.run(120 * S)
+    assert pair.session.state is pair.far.state is State.UP
