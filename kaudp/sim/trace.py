@@ -10,8 +10,6 @@ from dataclasses import asdict, fields
 from enum import Enum
 from typing import Any, Final, TextIO
 
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from kaudp.core.session import Session
 from kaudp.events import Event
 from kaudp.sim.stage import Stage
@@ -31,7 +29,7 @@ class Trace:
         self._file = file
         self._names: dict[Session, str] = {}
         self._meanings: dict[bytes, dict[str, Any]] = {}
-        self._phases: dict[bytes, dict[int, AESGCM]] = {}
+        self._phases: dict[bytes, dict[int, Any]] = {}
 
     def begin(self, stage: Stage) -> None:
         """Write the plan, and from now on every step."""
