@@ -603,7 +603,7 @@ CASES = {
         Case("cut-to-client", one_way(Way.TO_CLIENT), frozenset({"client"})),
         Case("cut-to-server", one_way(Way.TO_SERVER), frozenset({"server"})),
         Case("frames-lost", frames_lost(60, BOTH_WAYS), frozenset({"server"})),
-        # The client's handshakes pass, ever more seldom (KA-7.4-5): in between it may say DOWN, too.
+        # The client's handshakes pass, ever more seldom (KA-7.4-5): it may say DOWN in between.
         Case("frames-cut", frames_lost(100, (Way.TO_SERVER,)), frozenset(SIDES)),
         Case("frozen-server", frozen("server"), frozenset({"client"})),
         Case("frozen-client", frozen("client"), frozenset({"server"})),
