@@ -202,7 +202,8 @@ class Record:
         self.learn_terms(now)
         self.heard_surely = self.heard_maybe = self.established_at = now
         self.date = date
-        self._credit += self._most_credit if first else 1
+        # One probe at once, and the next one sooner than by the regular cadence. Spec: KA-8.2-2.
+        self._credit += self._most_credit if first else 2
         self._tells_again()
 
     def learn_terms(self, now: int) -> None:
