@@ -20,7 +20,6 @@ from kaudp.events import State
 from kaudp.units import MICROSECOND, MILLISECOND, SECOND, milliseconds
 
 HALF_OPEN_PROBES: Final = 3
-
 LATE_TIMER: Final = 100 * MILLISECOND
 STALL_WINDOW: Final = 600 * SECOND
 JUDGEMENTS: Final = (Timer.OVERDUE, Timer.VERDICT)

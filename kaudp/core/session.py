@@ -732,7 +732,7 @@ class Session:
         """Judge again, unless something else forbids it. Spec: KA-8.7-3, KA-8.10-6."""
         if self._terms.pause.until > now:
             return
-        if not self._terms.admin.down:
+        if not self._terms.hold_judgement(now):
             self._liveness.resume(now)
         self._rearm_probe(now)
         if self.state is State.SUSPECT:
@@ -997,7 +997,7 @@ class Session:
             self.timers.arm(Timer.PAUSE_END, self._terms.pause.until)
             return
         self.timers.disarm(Timer.PAUSE_END)
-        if not self._terms.admin.down:
+        if not self._terms.hold_judgement(now):
             self._liveness.resume(now)
 
     def _go_under(self, credential: Credential, now: int) -> None:
